@@ -1,0 +1,8 @@
+"""Inference on whole volumes with 2D networks over slice stacks; inferers take any callable as the network."""
+
+from volseg.inferers.flips import View, views_of
+from volseg.inferers.precision import has_native_bf16
+from volseg.inferers.slice_stack import SliceStacks
+from volseg.inferers.tri_axis import TriAxisInferer
+
+__all__ = ["SliceStacks", "TriAxisInferer", "View", "has_native_bf16", "views_of"]

@@ -1,0 +1,258 @@
+"""2.5D inference along the axes of a volume, with test-time augmentation, fused into one 3D prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type
+
+from volseg.checks import check_choice, check_fraction, check_positive
+from volseg.inferers.accumulator import ArrayAccumulator, ArrayVolume, Piece, StackSource, plan_batches
+from volseg.inferers.flips import TTA, View, views_of
+from volseg.inferers.fusion import Activation, AxisFusion, Fusion, activate, activate_, check_fusion
+from volseg.inferers.precision import Amp, autocast_for
+from volseg.inferers.slice_stack import SliceStacks, check_slices
+from volseg.inferers.tiles import Blend, plan_tiles
+
+__all__ = ["TriAxisInferer"]
+
+Output = Literal["mean", "disagreement"]
+Network = Callable[..., torch.Tensor]
+
+_PIXELS_AT_ONCE = {"cpu": 2**17}
+_PIXELS_AT_ONCE_ON_ACCELERATOR = 2**22
+
+
+class TriAxisInferer(Inferer):
+    """Runs a 2D network over slice stacks along up to three axes of a volume and fuses the predictions.
+
+    MONAI's SliceInferer hands the network single slices along one axis, loops over them in Python, and knows
+    neither slice stacks nor several axes nor test-time augmentation. Here slices, windows and cases are batched
+    together, and one accumulator serves all axes and views. An identity network returns the input.
+
+    Args:
+        in_slices: S, an odd number of neighbouring slices that the network sees; the edge slice is repeated.
+        out_slices: M, 1 (the middle slice) or S; overlapping predictions of neighbouring stacks are averaged.
+        slice_step: slices from one stack to the next, at most `out_slices`.
+        axes: spatial axes across which slices are cut. The plane keeps the order of the other two.
+        roi_size: window in plane, None for whole slices. A smaller plane is padded by its edge.
+        overlap: share of a window that its neighbour covers too, in [0, 1).
+        blend: "constant" or "gaussian" weights of overlapping windows.
+        tta: "none", "flips" (4 views) or "d4" (8 views), averaged within an axis.
+        fusion: "mean", "logit_mean" (activation after the mean), "max" over axes, or of masks at `threshold`:
+            "union" of all views and axes, "vote" for the majority over axes, each the union of its views.
+        axis_weights: one positive weight per axis, for "mean", "logit_mean" and "vote".
+        activation: "sigmoid", "softmax" over K, or None, applied to every prediction before it is fused.
+        threshold: from which value on "union" and "vote" count a voxel.
+        batch_size: stacks per call of the network; None picks one by the size of the plane.
+        amp: "auto" uses bfloat16 where the device has units for it, "off" float32, "bf16" and "fp16" as named.
+        channels_last: hand the network its batches in this memory format, which is faster for convolutions.
+        outputs: ("mean",), or ("mean", "disagreement") to append the standard deviation between what the axes
+            say alone, as K more channels and without further calls of the network.
+
+    Raises:
+        ValueError: when an argument has no meaning; the message names the remedy.
+
+    Example:
+        >>> volume = torch.rand(1, 1, 5, 7, 6)
+        >>> middle = lambda stacks: stacks[:, 1:2]
+        >>> bool(TriAxisInferer(tta="d4", activation=None)(volume, middle).allclose(volume))
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        in_slices: int = 3,
+        out_slices: int = 1,
+        slice_step: int = 1,
+        axes: Sequence[int] = (0, 1, 2),
+        roi_size: int | Sequence[int] | None = None,
+        overlap: float = 0.5,
+        blend: Blend = "constant",
+        tta: TTA = "none",
+        fusion: Fusion = "mean",
+        axis_weights: Sequence[float] | None = None,
+        activation: Activation = "sigmoid",
+        threshold: float = 0.5,
+        batch_size: int | None = None,
+        amp: Amp = "auto",
+        channels_last: bool = True,
+        outputs: Sequence[Output] = ("mean",),
+    ) -> None:
+        check_slices(in_slices, out_slices, slice_step)
+        self.in_slices, self.out_slices, self.slice_step = in_slices, out_slices, slice_step
+        self.axes = _check_axes(axes)
+        self.roi_size = _check_roi(roi_size)
+        self.overlap = _check_overlap(overlap)
+        check_choice("blend", blend, ("constant", "gaussian"))
+        self.blend: Blend = blend
+        self.views = views_of(tta)
+        self.weights = check_fusion(fusion, activation, axis_weights, len(self.axes))
+        self.fusion, self.activation = fusion, activation
+        self.threshold = check_fraction("threshold", threshold)
+        if batch_size is not None:
+            check_positive("batch_size", batch_size)
+        self.batch_size = batch_size
+        check_choice("amp", amp, ("auto", "off", "bf16", "fp16"))
+        self.amp: Amp = amp
+        self.channels_last = channels_last
+        self.has_disagreement = _check_outputs(outputs)
+
+    def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """(B, C, D0, D1, D2) in, (B, K, D0, D1, D2) float32 out, or (B, 2K, …) with the disagreement.
+
+        Args:
+            inputs: volumes of any real dtype; a MetaTensor gives a MetaTensor with the same affine.
+            network: (N, C*S, h, w) to (N, K*M, h, w) logits. It is called without gradients and as it is: put
+                it in eval mode first.
+            args: passed to the network.
+            kwargs: passed to the network.
+
+        Raises:
+            ValueError: when the input is no 5D volume, or the network returns another shape.
+            TypeError: when the network returns no tensor.
+        """
+        if inputs.ndim != 5 or 0 in inputs.shape:
+            raise ValueError(
+                f"the input must be a volume (B, C, D0, D1, D2), got shape {tuple(inputs.shape)}; "
+                f"give a single image a depth of 1"
+            )
+        plain = inputs.as_subclass(torch.Tensor)
+        with torch.no_grad(), autocast_for(self.amp, plain.device):
+            run = _Run(self, plain, lambda stacks: network(stacks, *args, **kwargs))
+            fused = run.fuse()
+        return convert_to_dst_type(fused, inputs, dtype=torch.float32)[0]
+
+
+class _Run:
+    """One call of an inferer: the volume, the network and the plan for them."""
+
+    def __init__(self, inferer: TriAxisInferer, volume: torch.Tensor, network: Network) -> None:
+        self.inferer = inferer
+        self.network = network
+        self.source: StackSource = ArrayVolume(volume)
+        self.cases, self.shape = volume.shape[0], tuple(volume.shape[2:])
+        self.device = volume.device
+
+    def fuse(self) -> torch.Tensor:
+        """Fused prediction of all axes."""
+        inferer = self.inferer
+        accumulator = ArrayAccumulator(self.cases, self.shape)
+        if inferer.fusion in ("mean", "logit_mean") and not inferer.has_disagreement:
+            # A weighted mean needs no map per axis: every prediction goes straight into the one sum.
+            for axis, weight in zip(inferer.axes, inferer.weights, strict=True):
+                self._add_views(axis, inferer.views, weight, accumulator)
+            if inferer.fusion == "logit_mean":
+                activate_(accumulator.values, inferer.activation)
+            return accumulator.values
+        fusion = AxisFusion(inferer.fusion, inferer.activation, has_disagreement=inferer.has_disagreement)
+        for axis, weight in zip(inferer.axes, inferer.weights, strict=True):
+            fusion.add(self._axis_map(axis, accumulator), weight)
+        return fusion.result()
+
+    def _axis_map(self, axis: int, accumulator: ArrayAccumulator) -> torch.Tensor:
+        """What one axis says alone: the mean of its views, or the union of their masks."""
+        views = self.inferer.views
+        if self.inferer.fusion not in ("union", "vote"):
+            accumulator.clear()
+            self._add_views(axis, views, 1.0, accumulator)
+            return accumulator.values
+        union: torch.Tensor | None = None
+        for view in views:
+            accumulator.clear()
+            self._add_views(axis, (view,), 1.0, accumulator)
+            mask = accumulator.values >= self.inferer.threshold
+            union = mask if union is None else union.logical_or_(mask)
+        return accumulator.values.copy_(union)
+
+    def _add_views(
+        self, axis: int, views: Sequence[View], weight: float, accumulator: ArrayAccumulator
+    ) -> None:
+        """Add the mean of some views of all stacks across an axis, times `weight`."""
+        inferer = self.inferer
+        plane = [size for other, size in enumerate(self.shape) if other != axis]
+        tiles = plan_tiles(plane, inferer.roi_size, inferer.overlap, inferer.blend)
+        stacks = SliceStacks(self.shape[axis], inferer.in_slices, inferer.out_slices, inferer.slice_step)
+        for batch in plan_batches(self.cases, tiles, len(stacks), self._batch_size(tiles[0].pixels)):
+            parts = [self.source.read(axis, stacks, piece) for piece in batch]
+            total = self._sum_of_views(torch.cat(parts) if len(parts) > 1 else parts[0], views)
+            total = total.mul_(weight / len(views))
+            for piece, values in zip(batch, _split(total, batch), strict=True):
+                accumulator.add(axis, stacks, piece, values)
+
+    def _sum_of_views(self, stacks: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
+        """(N, C*S, h, w) to (N, K, M, h, w): the activated predictions of all views, summed."""
+        total: torch.Tensor | None = None
+        for view in views:
+            seen = view.undo(self._predict(view.apply(stacks)))
+            total = seen.clone() if total is None else total.add_(seen)
+        return total if total is not None else stacks.new_zeros(0)
+
+    def _predict(self, stacks: torch.Tensor) -> torch.Tensor:
+        layout = torch.channels_last if self.inferer.channels_last else torch.contiguous_format
+        stacks = stacks.contiguous(memory_format=layout)
+        logits = self.network(stacks)
+        classes = _check_logits(logits, stacks, self.inferer.out_slices)
+        logits = logits.as_subclass(torch.Tensor).to(torch.float32)
+        logits = logits.reshape(len(stacks), classes, self.inferer.out_slices, *stacks.shape[2:])
+        is_activated_later = self.inferer.fusion == "logit_mean"
+        return logits if is_activated_later else activate(logits, self.inferer.activation)
+
+    def _batch_size(self, pixels: int) -> int:
+        if self.inferer.batch_size is not None:
+            return int(self.inferer.batch_size)
+        budget = _PIXELS_AT_ONCE.get(self.device.type, _PIXELS_AT_ONCE_ON_ACCELERATOR)
+        return max(1, budget // pixels)
+
+
+def _split(total: torch.Tensor, batch: Sequence[Piece]) -> Iterator[torch.Tensor]:
+    yield from total.split([len(piece) for piece in batch])
+
+
+def _check_logits(logits: object, stacks: torch.Tensor, out_slices: int) -> int:
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(
+            f"the network must return a tensor of logits, got {type(logits).__name__}; put it in eval mode, or "
+            f"pick the output in a function around it"
+        )
+    expected = f"(N={len(stacks)}, K*{out_slices}, {stacks.shape[2]}, {stacks.shape[3]})"
+    fits = logits.ndim == 4 and logits.shape[0] == len(stacks) and logits.shape[2:] == stacks.shape[2:]
+    if not fits or logits.shape[1] == 0 or logits.shape[1] % out_slices:
+        raise ValueError(
+            f"the network must return logits {expected}, got {tuple(logits.shape)} for a stack of "
+            f"{tuple(stacks.shape)}; check in_slices, out_slices, and that the network keeps odd sizes"
+        )
+    return logits.shape[1] // out_slices
+
+
+def _check_axes(axes: Sequence[int]) -> tuple[int, ...]:
+    chosen = tuple(int(axis) for axis in axes)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= {0, 1, 2}:
+        raise ValueError(f"axes must be distinct and out of 0, 1, 2, got {tuple(axes)}")
+    return chosen
+
+
+def _check_roi(roi_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if roi_size is None:
+        return None
+    size = (roi_size, roi_size) if isinstance(roi_size, int) else tuple(roi_size)
+    if len(size) != 2:
+        raise ValueError(f"roi_size must be a number, (h, w) or None, got {roi_size}")
+    check_positive("roi_size", size)
+    return int(size[0]), int(size[1])
+
+
+def _check_overlap(overlap: float) -> float:
+    if check_fraction("overlap", overlap) == 1.0:
+        raise ValueError("overlap must be below 1, got 1.0; windows would not advance")
+    return float(overlap)
+
+
+def _check_outputs(outputs: Sequence[str]) -> bool:
+    if tuple(outputs) not in (("mean",), ("mean", "disagreement")):
+        raise ValueError(f"outputs must be ('mean',) or ('mean', 'disagreement'), got {tuple(outputs)}")
+    return len(outputs) == 2

@@ -1,0 +1,234 @@
+"""Building blocks of the 2D networks over slice stacks; every one is scriptable and keeps channels_last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from volseg.checks import check_choice
+
+__all__ = [
+    "ConvBlock",
+    "DilatedCentre",
+    "NormName",
+    "SpatialChannelExcitation",
+    "Upsample",
+    "UpsampleName",
+    "make_norm",
+    "pad_to_multiple",
+    "seeded",
+    "unpad",
+]
+
+NormName = Literal["batch", "instance", "group"]
+UpsampleName = Literal["transposed", "bilinear"]
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Draw the initial weights made inside this block from `seed`, and leave the global generator as found.
+
+    Args:
+        seed: any integer, or None to draw from the global generator.
+
+    Example:
+        >>> with seeded(3): a = nn.Linear(2, 2)
+        >>> with seeded(3): b = nn.Linear(2, 2)
+        >>> bool((a.weight == b.weight).all())
+        True
+    """
+    # Only the CPU generator: torch.manual_seed would also reseed every accelerator.
+    with nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        yield
+
+
+def make_norm(name: NormName, channels: int) -> nn.Module:
+    """Build the normalisation of a block.
+
+    Instance normalisation is a group normalisation with one channel a group: the same numbers, but torch's
+    own InstanceNorm2d leaves channels_last on CPU.
+
+    Raises:
+        ValueError: when `name` is no choice.
+
+    Example:
+        >>> make_norm("group", 12)
+        GroupNorm(6, 12, eps=1e-05, affine=True)
+    """
+    check_choice("norm", name, ("batch", "instance", "group"))
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    groups = channels if name == "instance" else max(g for g in range(1, 9) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+def pad_to_multiple(stack: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Repeat the right and lower edge until height and width are multiples of `multiple`.
+
+    Both become at least twice `multiple`, so that the deepest map of a network has four values: a
+    normalisation over a single value has no variance, and torch refuses it in training.
+
+    Args:
+        stack: (B, C, H, W), H and W at least 1.
+        multiple: the product of all strides.
+
+    Returns:
+        (B, C, H', W'); the input itself when nothing is missing.
+
+    Example:
+        >>> pad_to_multiple(torch.zeros(1, 1, 5, 16), 4).shape
+        torch.Size([1, 1, 8, 16])
+    """
+    height, width = stack.shape[-2], stack.shape[-1]
+    lower = max(-(-height // multiple), 2) * multiple - height
+    right = max(-(-width // multiple), 2) * multiple - width
+    if lower == 0 and right == 0:
+        return stack
+    return F.pad(stack, [0, right, 0, lower], mode="replicate")
+
+
+def unpad(stack: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Undo `pad_to_multiple`: (..., H', W') to (..., height, width).
+
+    Example:
+        >>> unpad(torch.zeros(1, 1, 8, 16), 5, 16).shape
+        torch.Size([1, 1, 5, 16])
+    """
+    return stack[..., :height, :width]
+
+
+class SpatialChannelExcitation(nn.Module):
+    """Weigh a map by what its channels and what its pixels tell: scSE.
+
+    MONAI has the channel half (ChannelSELayer) only. Both weights are added first, so that the map is
+    multiplied once.
+
+    Args:
+        channels: of the map.
+        reduction: channels are squeezed by this factor.
+
+    Source: Roy et al., Concurrent Spatial and Channel Squeeze & Excitation in FCNs, MICCAI 2018, eq. 2-5.
+    """
+
+    def __init__(self, channels: int, reduction: int = 2) -> None:
+        super().__init__()
+        squeezed = max(channels // reduction, 1)
+        self.channel = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, squeezed, 1),
+            nn.LeakyReLU(0.01),  # a dead ReLU would cut the gradient of a narrow squeeze for good
+            nn.Conv2d(squeezed, channels, 1),
+            nn.Sigmoid(),
+        )
+        self.spatial = nn.Sequential(nn.Conv2d(channels, 1, 1), nn.Sigmoid())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) in, the same out."""
+        return features * (self.channel(features) + self.spatial(features))
+
+
+class ConvBlock(nn.Module):
+    """Two 3x3 convolutions with normalisation and ReLU, optionally residual, with scSE and dropout.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        norm: "batch", "instance" or "group".
+        residual: add the input (through a 1x1 convolution where the widths differ) before the last ReLU.
+        scse: weigh the output by scSE.
+        dropout: share of whole channels dropped between the two convolutions.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        norm: NormName = "batch",
+        residual: bool = False,
+        scse: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            make_norm(norm, out_channels),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(dropout) if dropout > 0 else nn.Identity(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            make_norm(norm, out_channels),
+        )
+        self.residual = residual
+        same = in_channels == out_channels
+        self.shortcut = (
+            nn.Conv2d(in_channels, out_channels, 1, bias=False) if residual and not same else nn.Identity()
+        )
+        self.excitation = SpatialChannelExcitation(out_channels) if scse else nn.Identity()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W) in, (B, out_channels, H, W) out."""
+        out = self.body(features)
+        if self.residual:
+            out = out + self.shortcut(features)
+        return self.excitation(F.relu(out, inplace=True))
+
+
+class Upsample(nn.Module):
+    """Double height and width, and change the number of channels.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        mode: "transposed" is a 2x2 transposed convolution; "bilinear" mixes channels by a 1x1 convolution
+            before it interpolates, which is four times cheaper than after.
+
+    Raises:
+        ValueError: when `mode` is no choice.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, mode: UpsampleName = "transposed") -> None:
+        super().__init__()
+        check_choice("upsample", mode, ("transposed", "bilinear"))
+        self.body = (
+            nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+            if mode == "transposed"
+            else nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1),
+                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+            )
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W) in, (B, out_channels, 2H, 2W) out."""
+        return self.body(features)
+
+
+class DilatedCentre(nn.Module):
+    """Widen the view of the deepest features: a chain of dilated convolutions whose outputs are summed.
+
+    Args:
+        channels: of the features.
+        dilations: one 3x3 convolution each, applied in this order.
+
+    Source: Zhou et al., D-LinkNet, CVPR Workshops 2018, section 2.1.
+    """
+
+    def __init__(self, channels: int, dilations: tuple[int, ...] = (1, 2, 4, 8)) -> None:
+        super().__init__()
+        self.chain = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=d, dilation=d) for d in dilations)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) in, the same out."""
+        total = features
+        step = features
+        for convolution in self.chain:
+            step = F.relu(convolution(step))
+            total = total + step
+        return total

@@ -1,0 +1,124 @@
+"""Pictures of a slice with truth and prediction drawn over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from volseg.files import write_atomically
+
+__all__ = ["AGREEMENT_COLOURS", "draw_agreement", "plane_pictures", "tile", "write_gif", "write_png"]
+
+Picture = npt.NDArray[np.uint8]
+
+AGREEMENT_COLOURS: Mapping[str, tuple[int, int, int]] = {
+    "true positive": (160, 32, 240),
+    "false negative": (255, 215, 0),
+    "false positive": (0, 200, 80),
+}
+"""Purple where truth and prediction agree, yellow where vessel was missed, green where it was invented."""
+
+
+def draw_agreement(
+    image: npt.NDArray[np.generic],
+    pred: npt.NDArray[np.generic],
+    truth: npt.NDArray[np.generic] | None = None,
+    *,
+    opacity: float = 0.55,
+) -> Picture:
+    """Draw where prediction and truth agree over a grey slice.
+
+    Args:
+        image: (x, y) slice, any range; shown between its 1st and 99th percentile.
+        pred: (x, y) mask; every non-zero value counts.
+        truth: (x, y) mask; without it the outline of the prediction is drawn.
+        opacity: of the colours.
+
+    Returns:
+        (rows, columns, 3) uint8 picture, y down and x to the right, as a viewer shows the slice.
+    """
+    grey = _windowed(np.asarray(image, dtype=np.float32))
+    picture = np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
+    found = np.asarray(pred) > 0
+    if truth is None:
+        regions = {"true positive": found & ~ndimage.binary_erosion(found)}
+        opacity = 1.0
+    else:
+        real = (np.asarray(truth) > 0) & (np.asarray(truth) != 255)
+        known = np.asarray(truth) != 255
+        regions = {
+            "true positive": found & real,
+            "false negative": ~found & real,
+            "false positive": found & ~real & known,
+        }
+    for name, region in regions.items():
+        picture[region] = (1 - opacity) * picture[region] + opacity * np.array(AGREEMENT_COLOURS[name])
+    return picture.round().astype(np.uint8).transpose(1, 0, 2)
+
+
+def plane_pictures(
+    image: npt.NDArray[np.generic],
+    pred: npt.NDArray[np.generic],
+    truth: npt.NDArray[np.generic] | None = None,
+) -> dict[str, Picture]:
+    """One picture across each axis, through the plane that holds most of the truth (or of the prediction).
+
+    Args:
+        image: (x, y, z) volume.
+        pred: (x, y, z) mask.
+        truth: (x, y, z) mask or None; 255 is unknown.
+
+    Returns:
+        Pictures by the axis they are cut across: "x", "y", "z".
+    """
+    reference = np.asarray(pred) > 0 if truth is None else (np.asarray(truth) > 0) & (np.asarray(truth) != 255)
+    pictures = {}
+    for axis, name in enumerate("xyz"):
+        amount = np.count_nonzero(reference, axis=tuple(other for other in range(3) if other != axis))
+        index = int(amount.argmax()) if amount.any() else reference.shape[axis] // 2
+        planes = [None if volume is None else np.take(volume, index, axis) for volume in (image, pred, truth)]
+        pictures[name] = draw_agreement(planes[0], planes[1], planes[2])  # type: ignore[arg-type]
+    return pictures
+
+
+def tile(pictures: Sequence[Picture], *, gap: int = 4) -> Picture:
+    """Put pictures side by side on black, their tops aligned."""
+    height = max(picture.shape[0] for picture in pictures)
+    width = sum(picture.shape[1] for picture in pictures) + gap * (len(pictures) - 1)
+    sheet = np.zeros((height, width, 3), dtype=np.uint8)
+    column = 0
+    for picture in pictures:
+        rows, columns = picture.shape[:2]
+        sheet[:rows, column : column + columns] = picture
+        column += columns + gap
+    return sheet
+
+
+def write_png(path: str | Path, picture: Picture, *, overwrite: bool = False) -> None:
+    """Write a (rows, columns, 3) picture as PNG."""
+    write_atomically(Path(path), lambda file: Image.fromarray(picture).save(file), overwrite=overwrite)
+
+
+def write_gif(
+    path: str | Path, pictures: Sequence[Picture], *, frames_per_second: float = 10.0, overwrite: bool = False
+) -> None:
+    """Write pictures of one size as an endless animation."""
+    frames = [Image.fromarray(picture).quantize(128) for picture in pictures]
+    duration = round(1000 / frames_per_second)
+
+    def save(file: Path) -> None:
+        frames[0].save(file, save_all=True, append_images=frames[1:], duration=duration, loop=0)
+
+    write_atomically(Path(path), save, overwrite=overwrite)
+
+
+def _windowed(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    finite = image[np.isfinite(image)]
+    low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
+    span = high - low if high > low else 1.0
+    return np.nan_to_num((np.clip(image, low, high) - low) / span * 255).astype(np.float32)
