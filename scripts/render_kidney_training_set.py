@@ -4,8 +4,8 @@ Example:
     python scripts/render_kidney_training_set.py --trees tree_1.nii.gz tree_3.nii.gz --output_dir rendered \
         --volumes 24 --size 160 --seed 0
 
-Writes `<output_dir>/<case>/{images,labels}/0000.tif` and `<output_dir>/groups.json`, which names for every case
-its tree, the region it was cut from and whether it trains or validates. Validation regions never touch
+Writes `<output_dir>/<case>/{images,labels}/0000.tif` and `<output_dir>/groups.json`, which names for every
+case its tree, the region it was cut from and whether it trains or validates. Validation regions never touch
 training regions: along a tree's longest axis the first 70 % train and the last 25 % validate.
 """
 
@@ -66,8 +66,12 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--trees", type=Path, nargs="+", required=True, help="binary NIfTI masks of vessel trees")
-    parser.add_argument("--lightsheet", type=Path, help="a real case folder {images,labels} to add for training")
+    parser.add_argument(
+        "--trees", type=Path, nargs="+", required=True, help="binary NIfTI masks of vessel trees"
+    )
+    parser.add_argument(
+        "--lightsheet", type=Path, help="a real case folder {images,labels} to add for training"
+    )
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--volumes", type=int, default=24, help="number of training cases")
     parser.add_argument("--validation_volumes", type=int, default=6)
@@ -128,7 +132,9 @@ def _cut(
 def _rotate(rng: np.random.Generator, mask: Mask) -> Mask:
     """Turn about z by up to 45 degrees; what turns in from outside is a mirror image of the tree."""
     angle = float(rng.uniform(-45, 45))
-    turned = ndimage.rotate(mask.astype(np.float32), angle, axes=(0, 1), reshape=False, order=1, mode="mirror")
+    turned = ndimage.rotate(
+        mask.astype(np.float32), angle, axes=(0, 1), reshape=False, order=1, mode="mirror"
+    )
     return (turned >= 0.5).astype(np.uint8)
 
 

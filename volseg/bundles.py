@@ -28,6 +28,7 @@ __all__ = [
     "bundle_root",
     "check_overrides",
     "default_device",
+    "join_ranks",
     "start_run",
 ]
 
@@ -255,3 +256,16 @@ def default_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def join_ranks(device: torch.device) -> None:
+    """Join the process group of `torchrun`: nccl on GPUs, gloo on CPUs.
+
+    Raises:
+        InputError: when the process was not started by `torchrun`.
+    """
+    if "RANK" not in os.environ:
+        refuse("this config", "to be started by torchrun", "a single process", "use the config without multi_gpu_")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(backend="nccl" if device.type == "cuda" else "gloo")

@@ -376,7 +376,7 @@ def _named_errors(path: Path, temporary: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(temporary)):
             raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
 
 
 def _is_unsafe(character: str) -> bool:

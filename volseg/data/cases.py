@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Literal
 
 from volseg.checks import refuse
 from volseg.data.datalist import DATALIST_NAME, CaseItem, load_cases, read_datalist
@@ -71,9 +72,10 @@ def find_cases(dataset_dir: str | Path, *, spatial_dims: int = 3) -> list[CaseIt
     search.run()
     if not search.found:
         search.refuse_nothing()
-    names = _unique_names([path.relative_to(place) for path in search.found], place.name)
+    names = _unique_names([path.relative_to(place) for path in search.found], _folder_name(place))
     return [
-        {"image": str(path), "case": name, "group": name} for path, name in zip(search.found, names, strict=True)
+        {"image": str(path), "case": name, "group": name}
+        for path, name in zip(search.found, names, strict=True)
     ]
 
 
@@ -92,9 +94,9 @@ def _single_file(path: Path) -> CaseItem:
 
 def _prepared(folder: Path) -> list[CaseItem]:
     """One item for each image: the parts of one volume, and two labellings of it, are one case here."""
-    section = "test" if read_datalist(folder / DATALIST_NAME).test else "all"
+    section: Literal["test", "all"] = "test" if read_datalist(folder / DATALIST_NAME).test else "all"
     chosen: dict[str, CaseItem] = {}
-    for item in load_cases(folder, section):  # type: ignore[arg-type]
+    for item in load_cases(folder, section, must_exist=()):
         known = chosen.setdefault(item["image"], item)
         if "labelled_range" in known and "labelled_range" not in item:
             chosen[item["image"]] = item
@@ -162,7 +164,11 @@ class _Search:
 
     def _list(self, folder: Path) -> tuple[list[Path], list[Path]]:
         files, folders = [], []
-        for name in sorted(os.listdir(folder), key=_natural):
+        try:
+            names = os.listdir(folder)
+        except OSError as error:
+            refuse(folder, "a readable folder", error.strerror, "check its permissions")
+        for name in sorted(names, key=_natural):
             path = folder / name
             if name.startswith(".") or name.lower() in _JUNK:
                 continue
@@ -197,13 +203,20 @@ class _Search:
             self.found += pictures
 
 
+def _folder_name(folder: Path) -> str:
+    names = (folder.name, folder.parent.name, "case")
+    return next(name for name in names if name and name.lower() not in _IMAGE_FOLDERS)
+
+
 def _unique_names(paths: Sequence[Path], root_name: str) -> list[str]:
     """Name each case by the shortest of stem, path, path with suffix, path with hash that no other has."""
     levels: list[Callable[[Path], str]] = [
         lambda path: _stem(_without_image_folder(path, root_name)),
-        lambda path: "_".join([*_without_image_folder(path, root_name).parts[:-1], _stem(path)])
-        if path.suffix
-        else "_".join(_without_image_folder(path, root_name).parts),
+        lambda path: (
+            "_".join([*_without_image_folder(path, root_name).parts[:-1], _stem(path)])
+            if path.suffix
+            else "_".join(_without_image_folder(path, root_name).parts)
+        ),
         lambda path: "_".join(path.parts) or root_name,
         lambda path: f"{'_'.join(path.parts)}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}",
     ]
@@ -211,7 +224,9 @@ def _unique_names(paths: Sequence[Path], root_name: str) -> list[str]:
     while True:
         names = [levels[step](path) for step, path in zip(level, paths, strict=True)]
         counts = Counter(names)
-        repeated = [index for index, name in enumerate(names) if counts[name] > 1 and level[index] + 1 < len(levels)]
+        repeated = [
+            index for index, name in enumerate(names) if counts[name] > 1 and level[index] + 1 < len(levels)
+        ]
         if not repeated:
             return names
         for index in repeated:
@@ -291,3 +306,9 @@ def _has_pages(path: Path) -> bool | None:
             return bool(struct.unpack(order + pointer, stream.read(size))[0])
     except (OSError, KeyError, struct.error, OverflowError, ValueError):
         return None
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Order 2 before 10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(1, int(part), part) if part.isascii() and part.isdigit() else (0, 0, part) for part in parts]

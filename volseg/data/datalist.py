@@ -92,9 +92,14 @@ def read_datalist(path: str | Path) -> Datalist:
 
 
 def load_cases(
-    dataset_dir: str | Path, section: _Section, *, fold: int = 0, datalist: str = DATALIST_NAME
+    dataset_dir: str | Path,
+    section: _Section,
+    *,
+    fold: int = 0,
+    datalist: str = DATALIST_NAME,
+    must_exist: Sequence[str] = _PATH_KEYS,
 ) -> list[CaseItem]:
-    """Case items of one section of a prepared folder, with absolute paths that exist.
+    """Case items of one section of a prepared folder, with absolute paths.
 
     Args:
         dataset_dir: the folder that holds the datalist.
@@ -102,6 +107,8 @@ def load_cases(
             items, "all" the training items of all folds and then the test items.
         fold: the fold held out for validation.
         datalist: file name of the list inside `dataset_dir`.
+        must_exist: the keys whose files are looked for now; inference leaves it to the reader, so that a
+            missing file costs one case.
 
     Raises:
         InputError: when the folder, the list, the section or one of its files is missing, or the list is
@@ -126,7 +133,7 @@ def load_cases(
         refuse(source, f"cases for {section}", f"a list of {has}", "choose another section or fold")
     root = Path(content.root) if content.root is not None else source.parent
     cases = [_absolute(item, root) for item in chosen]
-    _check_files_exist(cases, source)
+    _check_files_exist(cases, source, must_exist)
     return cases
 
 
@@ -151,10 +158,9 @@ def _absolute(item: CaseItem, root: Path) -> CaseItem:
     return {**item, **paths}
 
 
-def _check_files_exist(cases: Sequence[CaseItem], source: Path) -> None:
-    missing = [
-        item[key] for item in cases for key in _PATH_KEYS if key in item and not os.path.exists(item[key])
-    ]
+def _check_files_exist(cases: Sequence[CaseItem], source: Path, keys: Sequence[str]) -> None:
+    paths = [item[key] for item in cases for key in keys if key in item]
+    missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         count = "1 file" if len(missing) == 1 else f"{len(missing)} files"
         remedy = f"{count} of {source} missing in all; restore them or run `volseg prepare` again"

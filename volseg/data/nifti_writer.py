@@ -1,25 +1,27 @@
 """Predictions as NIfTI, on exactly the voxel grid of the image that they were made from.
 
-MONAI's SaveImage sets both form codes to 1, loses unit and description, wraps labels at 256 and falls back to
-another writer when the disk is full; this writer starts from the source's own header and writes all or nothing.
+MONAI's SaveImage sets both form codes to 1, loses unit and description, wraps labels at 256 and falls back
+to another writer when the disk is full; this one starts from the source's own header, all or nothing.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import torch
+from monai.utils import convert_to_numpy
 
 from volseg.checks import refuse
 from volseg.files import write_atomically
 from volseg.geometry import Geometry
 
-__all__ = ["write_nifti"]
+__all__ = ["as_labels", "as_volumes", "write_nifti"]
 
 _LABEL_LEVEL = 4  # 280 MB/s on masks; level 6 is 14 % smaller and takes nearly twice the time
 _FLOAT_LEVEL = 1  # probabilities hardly compress at any level
@@ -31,11 +33,12 @@ _VOXEL_TOLERANCE = 1e-2  # of a voxel, at the farthest corner of the grid
 
 def write_nifti(
     path: str | Path,
-    array: npt.NDArray[Any],
+    array: torch.Tensor | npt.NDArray[Any],
     geometry: Geometry,
     *,
     overwrite: bool = False,
     description: str | None = None,
+    inspect: Callable[[Path], None] | None = None,
 ) -> None:
     """Write an array with the shape, forms, form codes, spacing and unit of its source.
 
@@ -43,8 +46,8 @@ def write_nifti(
     unscaled. Equal input gives equal bytes: the gzip stream has no time and no name. The file is read back,
     checksum included, before it gets its name.
 
-    A source that is no NIfTI gets sform and qform with code 1, in millimetres; qform code 0 where the affine has
-    shear, which a qform cannot express; NIfTI-2 where NIfTI-1 cannot hold the size or the origin.
+    A source that is no NIfTI gets sform and qform with code 1, in millimetres; qform code 0 where the affine
+    has shear, which a qform cannot express; NIfTI-2 where NIfTI-1 cannot hold the size or the origin.
 
     Args:
         path: ends in .nii.gz or .nii.
@@ -52,6 +55,7 @@ def write_nifti(
         geometry: of the source image.
         overwrite: replace an existing file.
         description: at most 79 ASCII characters; None keeps the source's.
+        inspect: called with the finished temporary; what it raises stops the write.
 
     Raises:
         ValueError: when the array does not fit `geometry`, holds negative, complex or no values.
@@ -61,8 +65,8 @@ def write_nifti(
     path = Path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"path must end in .nii.gz or .nii, got {path.name!r}; append .nii.gz")
-    volumes = _as_volumes(array, geometry.shape)
-    stored = _stored_type(array)
+    volumes = as_volumes(array, geometry.shape)
+    stored = _stored_type(volumes)
     header = _header_bytes(geometry, len(volumes), stored, description)
 
     def write(temporary: Path) -> None:
@@ -72,18 +76,59 @@ def write_nifti(
 
     def verify(temporary: Path) -> None:
         _read_back(temporary, path, header, volumes.size * stored.itemsize)
+        if inspect is not None:
+            inspect(temporary)
 
     write_atomically(path, write, overwrite=overwrite, verify=verify)
 
 
-def _as_volumes(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return a (K, x, y, z) view, or (K, x, y) for a source with two axes."""
+def as_volumes(values: torch.Tensor | npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return a result on the CPU as (K, *shape), where possible as a view.
+
+    Args:
+        values: (*shape) or (K, *shape); for a picture, a last axis of one slice may be missing.
+        shape: of the source image.
+
+    Raises:
+        ValueError: when the size is another, or zero.
+
+    Example:
+        >>> as_volumes(np.zeros((5, 4)), (5, 4, 1)).shape
+        (1, 5, 4, 1)
+    """
+    if isinstance(values, torch.Tensor) and values.dtype == torch.bfloat16:
+        values = values.float()  # numpy has no bfloat16
+    array: npt.NDArray[Any] = convert_to_numpy(values)
+    if shape[-1] == 1 and shape[:-1] in (array.shape, array.shape[1:]):
+        array = array[..., None]
     if array.shape == shape:
         array = array[None]
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape or array.size == 0:
         expected = f"the image's size {shape}, or that behind a channel axis"
         raise ValueError(f"array must have {expected}, got {array.shape}; undo the resampling first")
     return array
+
+
+def as_labels(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Turn whole floating numbers into the smallest unsigned type; nothing is rounded.
+
+    Raises:
+        ValueError: for NaN, negative and fractional numbers.
+
+    Example:
+        >>> as_labels(np.array([0.0, 300.0])).dtype
+        dtype('uint16')
+    """
+    if array.dtype.kind != "f":
+        return array
+    highest = 0.0
+    for piece in np.moveaxis(array, -1, 0):  # slice by slice, to need no second copy
+        if not np.isfinite(piece).all() or (piece < 0).any() or (piece != np.rint(piece)).any():
+            raise ValueError("pred must hold whole numbers of 0 and above; threshold it or take the argmax")
+        highest = max(highest, float(piece.max()))
+    if highest >= 2**32:
+        raise ValueError(f"pred must hold labels below 2**32, got {highest:g}; renumber the labels")
+    return array.astype(np.min_scalar_type(int(highest)))
 
 
 def _stored_type(array: npt.NDArray[Any]) -> np.dtype[Any]:
@@ -180,7 +225,7 @@ def _slabs(volumes: npt.NDArray[Any], stored: np.dtype[Any]) -> Iterator[memoryv
     for volume in volumes:
         for start in range(0, volume.shape[-1], _SLAB):
             piece = np.asarray(volume[..., start : start + _SLAB], dtype=stored, order="F")
-            yield memoryview(piece.T).cast("B")
+            yield piece.T.data.cast("B")
 
 
 def _write_stream(file: BinaryIO, header: bytes, slabs: Iterator[memoryview], level: int | None) -> None:

@@ -40,7 +40,7 @@ def write_slice_folder(
 
     Raises:
         ValueError: when the volume is not three-dimensional uint8 or uint16, or a spacing is not positive.
-        FileExistsError: when a file of that name is there.
+        InputError: when a file of that name is there.
     """
     array = np.asarray(volume)
     if array.ndim != 3 or array.dtype not in (np.uint8, np.uint16):
@@ -51,7 +51,9 @@ def write_slice_folder(
     if spacing_mm is not None:
         check_positive("spacing_mm", spacing_mm)
         if len(spacing_mm) != 3:
-            raise ValueError(f"spacing_mm must hold three edge lengths, got {len(spacing_mm)}; give x, y and z")
+            raise ValueError(
+                f"spacing_mm must hold three edge lengths, got {len(spacing_mm)}; give x, y and z"
+            )
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     paths = [target / f"{first + k:0{digits}d}.tif" for k in range(array.shape[2])]

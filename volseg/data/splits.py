@@ -93,5 +93,7 @@ def check_groups_do_not_cross(items: Iterable[Mapping[str, Any]], *, source: str
         first = first_of.setdefault(item["group"], item)
         if first.get("fold") != item.get("fold"):
             expected = f"group {item['group']!r} in one fold, or it leaks from training into validation"
-            got = f"case {first['case']!r} in fold {first.get('fold')}, {item['case']!r} in {item.get('fold')}"
+            got = (
+                f"case {first['case']!r} in fold {first.get('fold')}, {item['case']!r} in {item.get('fold')}"
+            )
             refuse(source, expected, got, "give both the same fold")

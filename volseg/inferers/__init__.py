@@ -1,4 +1,4 @@
-"""Inference on whole volumes with 2D networks over slice stacks; inferers take any callable as the network."""
+"""Inference on whole volumes with 2D networks over slice stacks; the network is any callable."""
 
 from volseg.inferers.flips import View, views_of
 from volseg.inferers.precision import has_native_bf16

@@ -1,4 +1,4 @@
-"""Views of a plane for test-time augmentation: the flips and quarter turns of a rectangle, and their undoing."""
+"""Views of a plane for test-time augmentation: flips and quarter turns, and how to undo them."""
 
 from __future__ import annotations
 

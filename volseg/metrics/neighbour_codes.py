@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["IGNORE", "border_of", "check_pair", "mask_pair", "plane_codes", "streaming_order", "to_array"]
+__all__ = ["IGNORE", "border_of", "check_pair", "mask_of", "mask_pair", "plane_codes", "streaming_order", "to_array"]
 
 IGNORE = 255
 """Value of a label voxel that nobody has labelled; the losses skip it, the metrics treat it as documented."""
@@ -44,13 +44,13 @@ def mask_pair(
         ValueError: when a floating-point mask holds anything but 0 and 1.
     """
     ignored = None if ignore_value is None else truth == ignore_value
-    masks = _mask(pred, "pred"), _mask(truth, "truth")
+    masks = mask_of(pred, "pred"), mask_of(truth, "truth")
     if ignored is not None and ignored.any():
         masks = masks[0] & ~ignored, masks[1] & ~ignored
     return masks[0].view(np.uint8), masks[1].view(np.uint8)
 
 
-def _mask(plane: npt.NDArray[Any], name: str) -> npt.NDArray[np.bool_]:
+def mask_of(plane: npt.NDArray[Any], name: str) -> npt.NDArray[np.bool_]:
     mask = np.ascontiguousarray(plane) if plane.dtype == np.bool_ else np.not_equal(plane, 0, order="C")
     if plane.dtype.kind == "f" and not np.array_equal(plane, mask):
         raise ValueError(f"{name} must be a mask of 0 and 1, got {plane.dtype} values between; threshold it first")

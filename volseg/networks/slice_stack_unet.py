@@ -37,7 +37,7 @@ class SliceStackUNet(nn.Module):
         norm: "batch", "instance" or "group".
         residual: residual blocks.
         scse: spatial and channel excitation after each block.
-        upsample: "transposed" or "bilinear".
+        upsample: "transposed" (2x2, fast), "transposed4" (4x4) or "bilinear".
         dropout: share of whole channels dropped inside each block in training.
         seed: of the initial weights; None draws from the global generator.
 

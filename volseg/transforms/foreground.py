@@ -20,8 +20,8 @@ __all__ = ["ForegroundIndicesd", "foreground_indices"]
 class ForegroundIndicesd(MapTransform):
     """Store flat positions of a label's foreground under `<key>_foreground`, once per volume.
 
-    Unlike `monai.transforms.FgBgToIndicesd` it keeps at most `max_indices` positions and none of the background,
-    and works slab by slab: 2 MB a case instead of 8 bytes a voxel.
+    Unlike `monai.transforms.FgBgToIndicesd` it keeps at most `max_indices` positions and none of the
+    background, and works slab by slab: 2 MB a case instead of 8 bytes a voxel.
 
     Args:
         keys: label keys; (C, D0, D1, D2) or (C, H, W), only channel 0 is looked at.
@@ -43,7 +43,7 @@ class ForegroundIndicesd(MapTransform):
         self.seed = seed
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with one more entry per key: int64 positions in C order of the spatial grid, sorted."""
+        """Return the item with one more entry per key: sorted int64 positions in C order of the grid."""
         item = dict(data)
         for key in self.key_iterator(item):
             positions = foreground_indices(bare_array(item[key]), self.max_indices, self.seed)

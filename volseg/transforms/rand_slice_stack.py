@@ -45,10 +45,11 @@ class SliceDraw:
 class RandSliceStackd(Randomizable, MapTransform):
     """Draw one stack of neighbouring slices, in a window, from a random axis or a tilted plane of a volume.
 
-    MONAI's crops cut 3D boxes or single slices of a copy; this reads just the window's voxels, from a tensor or
-    memory-mapped array in its own dtype, along any axis. The result is fit for MONAI's 2D dictionary transforms.
-    A window that would leave the volume is shifted inside; where the volume is smaller than the window the image
-    repeats its edge and the label is `IGNORE`. The tilt turns voxel axes, so it suits nearly isotropic volumes.
+    MONAI's crops cut 3D boxes or single slices of a copy; this reads just the window's voxels, from a tensor
+    or memory-mapped array in its own dtype, along any axis. The result is fit for MONAI's 2D dictionary
+    transforms. A window that would leave the volume is shifted inside; where the volume is smaller than the
+    window the image repeats its edge and the label is `IGNORE`. The tilt turns voxel axes, so it suits nearly
+    isotropic volumes.
 
     Args:
         keys: what to cut; the key that is `label_key` is a label, the others are images.
@@ -62,7 +63,8 @@ class RandSliceStackd(Randomizable, MapTransform):
         foreground_fraction: share of samples whose centre is a foreground voxel.
         max_tilt_degrees: largest angle of a tilted plane.
         tilt_probability: share of samples from tilted planes.
-        scale_range: voxels per pixel, drawn log-uniformly: a window of `roi_size * scale` is resized to `roi_size`.
+        scale_range: voxels per pixel, drawn log-uniformly: a window of `roi_size * scale` is resized to
+            `roi_size`.
         allow_missing_keys: skip a key that the item lacks.
 
     Raises:
@@ -131,8 +133,10 @@ class RandSliceStackd(Randomizable, MapTransform):
         shape = tuple(item[self.image_key].shape[1:])
         for key, volume in volumes.items():
             if volume.ndim != 4 or volume.shape[1:] != shape:
-                got, expected = shape_text(volume.shape), shape_text(("C", *shape))
-                raise ValueError(f"{name_of(item, key)}: {key} must be {expected}, got {got}; check it with CheckPaird")
+                got, expected = shape_text(volume.shape), f"Cx{shape_text(shape)}"
+                raise ValueError(
+                    f"{name_of(item, key)}: {key} must be {expected}, got {got}; check it with CheckPaird"
+                )
         foreground = item.get(f"{self.label_key}_foreground")
         draw = self.randomize(shape, None if foreground is None else bare_array(foreground))
         for key, volume in volumes.items():
@@ -162,18 +166,25 @@ class RandSliceStackd(Randomizable, MapTransform):
                 margins[dim - 2] = (max(0, -start), max(0, stop - extent))
                 view = np.moveaxis(np.moveaxis(view, dim, 0)[max(0, start) : stop], 0, dim)
         view = view if view.shape[1] == slices else view[:, rows - rows[0]]
-        dtype = np.uint8 if is_label else np.float32
-        cut = np.array(view, dtype=dtype, order="C").reshape(-1, *view.shape[2:])
+        cut: Array = np.array(view, dtype=np.uint8 if is_label else np.float32, order="C").reshape(
+            -1, *view.shape[2:]
+        )
         if any(map(any, margins)):
             padding = [(0, 0), *margins]
-            cut = np.pad(cut, padding, constant_values=IGNORE) if is_label else np.pad(cut, padding, mode="edge")
+            cut = (
+                np.pad(cut, padding, constant_values=IGNORE)
+                if is_label
+                else np.pad(cut, padding, mode="edge")
+            )
         return self._resized(torch.from_numpy(cut), is_label)
 
     def _cut_tilted(self, volume: Array, draw: SliceDraw, slices: int, is_label: bool) -> torch.Tensor:
         roi_size = self.roi_size or (1, 1)
         others = [other for other in range(3) if other != draw.axis]
         centre = np.array(draw.centre, np.float64)
-        for axis, start, size in zip(others, self._starts(volume.shape[1:], draw), self._window(draw), strict=True):
+        for axis, start, size in zip(
+            others, self._starts(volume.shape[1:], draw), self._window(draw), strict=True
+        ):
             centre[axis] = start + (size - 1) / 2
         frame = tilted_frame(draw.axis, draw.tilt, draw.direction)
         positions = plane_positions(centre, frame, slices, roi_size, draw.scale)
@@ -222,7 +233,9 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> npt.NDArray
         return None
     values = np.asarray(weights, np.float64)
     if values.shape != (count,) or not np.isfinite(values).all() or (values < 0).any() or not values.sum():
-        raise ValueError(f"axis_weights must be {count} numbers >= 0 with a positive sum, got {tuple(weights)}")
+        raise ValueError(
+            f"axis_weights must be {count} numbers >= 0 with a positive sum, got {tuple(weights)}"
+        )
     return values / values.sum()
 
 
@@ -237,7 +250,9 @@ def _checked_roi(roi_size: Sequence[int] | None) -> tuple[int, int] | None:
 
 def _checked_tilt(degrees: float) -> float:
     if not 0 <= degrees <= 45:
-        raise ValueError(f"max_tilt_degrees must lie between 0 and 45, got {degrees}; beyond 45 draw from another axis")
+        raise ValueError(
+            f"max_tilt_degrees must lie between 0 and 45, got {degrees}; beyond 45 draw from another axis"
+        )
     return float(degrees)
 
 

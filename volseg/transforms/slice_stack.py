@@ -42,7 +42,9 @@ def stack_slices(
         [[0, 0, 1], [1, 2, 3]]
     """
     if volume.ndim != 4:
-        raise ValueError(f"a volume must be (C, D0, D1, D2), got shape {tuple(volume.shape)}; add the channel axis")
+        raise ValueError(
+            f"a volume must be (C, D0, D1, D2), got shape {tuple(volume.shape)}; add the channel axis"
+        )
     rows = neighbour_rows(indices, volume.shape[1 + _checked(axis)], in_slices)
     count = rows.shape[0]
     if isinstance(volume, torch.Tensor):
@@ -79,7 +81,9 @@ def unstack_slices(stacks: torch.Tensor, axis: int, in_slices: int) -> torch.Ten
     _checked(axis)
     depth, channels, height, width = stacks.shape
     if channels % check_odd("in_slices", in_slices):
-        raise ValueError(f"stacks must have a multiple of {in_slices} channels, got {channels}; check in_slices")
+        raise ValueError(
+            f"stacks must have a multiple of {in_slices} channels, got {channels}; check in_slices"
+        )
     middles = stacks.reshape(depth, channels // in_slices, in_slices, height, width)[:, :, in_slices // 2]
     return middles.movedim(0, axis + 1)
 

@@ -42,7 +42,11 @@ def tilted_frame(axis: int, angle: float, direction: float) -> npt.NDArray[np.fl
 
 
 def plane_positions(
-    centre: npt.NDArray[np.float64], frame: npt.NDArray[np.float64], slices: int, roi_size: tuple[int, int], step: float
+    centre: npt.NDArray[np.float64],
+    frame: npt.NDArray[np.float64],
+    slices: int,
+    roi_size: tuple[int, int],
+    step: float,
 ) -> Positions:
     """Voxel coordinates (3, S, h, w) of S parallel planes one voxel apart around `centre`.
 
@@ -102,5 +106,5 @@ def sample_nearest(volume: Array, positions: Positions, *, outside: int) -> Arra
         nearest = np.floor(coordinate + np.float32(0.5)).astype(np.int32)
         is_inside &= (nearest >= 0) & (nearest < size)
         where.append(np.clip(nearest, 0, size - 1))
-    found = volume[(slice(None), *where)]
+    found: Array = volume[(slice(None), *where)]
     return np.where(is_inside[None], found, np.asarray(outside, found.dtype))

@@ -30,7 +30,9 @@ def bare_array(volume: npt.ArrayLike | torch.Tensor) -> Array:
     return np.asarray(volume)
 
 
-def replaced_array(volume: object, array: Array | torch.Tensor, *, affine: Array | None = None) -> torch.Tensor:
+def replaced_array(
+    volume: object, array: Array | torch.Tensor, *, affine: Array | None = None
+) -> torch.Tensor:
     """Put a new array in the place of `volume`: a MetaTensor with its meta data if it was one, else a tensor.
 
     Args:

@@ -12,6 +12,9 @@ from volseg.data.phantoms.noise_fields import FloatVolume, blur, cells, resize_l
 __all__ = ["render_hipct", "render_hipct_signal"]
 
 
+_CLOSING = 36.0  # voxels; half the widest vessel-free gap that is still taken as tissue
+
+
 def render_hipct(
     mask: npt.ArrayLike, *, seed: int, settings: HipctSettings | None = None
 ) -> npt.NDArray[np.uint16]:
@@ -53,16 +56,16 @@ def render_hipct_signal(mask: npt.ArrayLike, *, seed: int, settings: HipctSettin
 def _organ_depth(
     rng: np.random.Generator, mask: npt.NDArray[np.bool_], look: HipctSettings
 ) -> FloatVolume | None:
-    """Depth of each voxel below the capsule, negative in the medium; None where the field lies in the organ."""
+    """Depth of each voxel below the capsule, negative in the medium; None where no medium is in the field."""
     if look.organ_margin is None or not mask.any():
         return None
     step = 4
     coarse_shape = [-(-n // step) for n in mask.shape]
     padded = np.pad(mask, [(0, step * c - n) for c, n in zip(coarse_shape, mask.shape, strict=True)])
     blocks = padded.reshape([part for c in coarse_shape for part in (c, step)]).any(axis=(1, 3, 5))
-    # The organ is the closing of its vessels: gaps up to `reach` between branches are tissue, as are the faces
-    # of the field that vessels cross.
-    reach = look.organ_margin / step + 3.0
+    # The organ is the closing of its vessels: gaps between branches are tissue, also where they lead out of
+    # the field, so the vessels at its faces are continued.
+    reach = _CLOSING / step
     rim = int(reach) + 2
     wide = np.pad(blocks, rim, mode="edge")
     near = ndimage.distance_transform_edt(~wide) < reach + look.organ_margin / step
@@ -91,9 +94,11 @@ def _tissue(
         scene += np.float32(look.tubule_contrast) * _tubules(rng, shape, look.tubule_radius)
     if look.sheet_contrast:
         sheets = 1.0 - soft_step(np.abs(smooth_noise(rng, shape, 14.0)) - 0.05, 0.06)
-        scene += np.float32(look.sheet_contrast) * sheets * soft_step(smooth_noise(rng, shape, 20.0) - 0.5, 1.0)
+        scene += (
+            np.float32(look.sheet_contrast) * sheets * soft_step(smooth_noise(rng, shape, 20.0) - 0.5, 1.0)
+        )
     if look.cavity_fraction:
-        cavity = _share(smooth_noise(rng, shape, 12.0), look.cavity_fraction, 0.12)
+        cavity = _share(smooth_noise(rng, shape, 18.0), look.cavity_fraction, 0.12)
         scene += cavity * (np.float32(look.cavity_contrast) - scene)
     return scene
 
@@ -135,7 +140,9 @@ def _embed(
     medium += 1.5 * look.medium_texture * rims * soft_step(smooth_noise(rng, scene.shape, 12.0) - 1.0, 0.5)
     inside = soft_step(depth, 1.0)
     capsule = 1.0 - soft_step(np.abs(depth) - 1.0, 1.0)
-    return (medium + inside * (scene - medium) + np.float32(look.capsule_contrast) * capsule).astype(np.float32)
+    return (medium + inside * (scene - medium) + np.float32(look.capsule_contrast) * capsule).astype(
+        np.float32
+    )
 
 
 def _add_vessels(

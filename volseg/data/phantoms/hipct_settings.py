@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,9 @@ __all__ = ["HipctSettings"]
 class HipctSettings:
     """Everything about the look of one rendering that is drawn once and then only applied.
 
-    Grey levels are in contrast units: tissue is about 0, one unit is the size of an ordinary difference between
-    materials. `level` and `counts_per_unit` turn units into 16-bit counts at the very end. Lengths are voxels.
+    Grey levels are in contrast units: tissue is about 0, one unit is the size of an ordinary difference
+    between materials. `level` and `counts_per_unit` turn units into 16-bit counts at the very end. Lengths are
+    voxels.
 
     Attributes:
         lumen_contrast: lumen minus tissue; its sign is the polarity.
@@ -101,12 +103,13 @@ class HipctSettings:
             True
         """
         rng = np.random.default_rng([seed, 20])
-        numbers: dict[str, object] = {}
+        numbers: dict[str, Any] = {}
         for part in (_draw_vessels, _draw_tissue, _draw_surroundings, _draw_detector):
             numbers.update(part(rng))
+        numbers.update(_keep_visible(numbers))
         if rng.random() < 0.12:
             numbers.update(_draw_fluorescence(rng))
-        return cls(**numbers)  # type: ignore[arg-type]  # the parts return exactly the fields' types
+        return cls(**numbers)
 
 
 def _sign(rng: np.random.Generator, share_positive: float = 0.5) -> float:
@@ -125,14 +128,14 @@ def _draw_vessels(rng: np.random.Generator) -> dict[str, object]:
     # HiP-CT after ethanol embedding shows lumens darker than tissue more often than brighter; some are nearly
     # equal and only the wall tells them apart.
     kind = rng.choice(["clear", "faint", "wall"], p=[0.6, 0.3, 0.1])
-    strength = {"clear": (0.8, 2.5), "faint": (0.35, 0.8), "wall": (0.08, 0.25)}[str(kind)]
+    strength = {"clear": (0.8, 2.5), "faint": (0.35, 0.8), "wall": (0.1, 0.3)}[str(kind)]
     wall = _sign(rng, 0.8) * rng.uniform(0.1, 1.2)
     if kind == "wall":
         wall = _sign(rng, 0.8) * rng.uniform(0.8, 1.8)
     return {
         "lumen_contrast": _sign(rng, 0.4) * _log_uniform(rng, *strength),
         "lumen_variation": rng.uniform(0.0, 0.35),
-        "clot_fraction": _often(rng, 0.4, rng.uniform(0.05, 0.35)),
+        "clot_fraction": _often(rng, 0.25, rng.uniform(0.05, 0.3)),
         "clot_contrast": _sign(rng) * rng.uniform(0.3, 1.5),
         "wall_contrast": wall,
         "wall_width": int(rng.choice([1, 2], p=[0.85, 0.15])),
@@ -141,9 +144,7 @@ def _draw_vessels(rng: np.random.Generator) -> dict[str, object]:
 
 def _draw_tissue(rng: np.random.Generator) -> dict[str, object]:
     return {
-        "texture": tuple(
-            _log_uniform(rng, 0.04, top) for top in (0.3, 0.45, 0.45, 0.7)
-        ),
+        "texture": tuple(_log_uniform(rng, 0.04, top) for top in (0.3, 0.45, 0.45, 0.7)),
         "blob_contrast": _sign(rng) * rng.uniform(0.2, 1.2),
         "blob_radius": rng.uniform(1.0, 3.5),
         "blob_fraction": _often(rng, 0.8, _log_uniform(rng, 0.004, 0.08)),
@@ -151,10 +152,21 @@ def _draw_tissue(rng: np.random.Generator) -> dict[str, object]:
         "tubule_radius": rng.uniform(0.6, 1.4),
         "sheet_contrast": _often(rng, 0.35, _sign(rng) * rng.uniform(0.2, 1.2)),
         "cavity_contrast": _sign(rng) * rng.uniform(0.4, 2.0),
-        "cavity_fraction": _often(rng, 0.45, rng.uniform(0.01, 0.12)),
+        "cavity_fraction": _often(rng, 0.35, rng.uniform(0.01, 0.12)),
         "cortex_contrast": _sign(rng) * rng.uniform(0.0, 0.8),
         "cortex_depth": rng.uniform(10.0, 45.0),
         "stripe_amplitude": _often(rng, 0.6, _log_uniform(rng, 0.05, 0.4)),
+    }
+
+
+def _keep_visible(numbers: dict[str, Any]) -> dict[str, object]:
+    """Weaken texture and noise in which even a patient reader could not follow a vessel."""
+    coarse = numbers["texture"][3]
+    hiding = float(np.dot(numbers["texture"][:3], (1.2, 1.2, 0.8))) + 0.6 * numbers["noise_sigma"]
+    excess = max(1.0, hiding / max(abs(numbers["lumen_contrast"]), 0.7 * abs(numbers["wall_contrast"])))
+    return {
+        "texture": (*[amplitude / excess for amplitude in numbers["texture"][:3]], coarse),
+        "noise_sigma": numbers["noise_sigma"] / excess,
     }
 
 
@@ -162,7 +174,7 @@ def _draw_surroundings(rng: np.random.Generator) -> dict[str, object]:
     return {
         "organ_margin": float(rng.uniform(3.0, 14.0)) if rng.random() < 0.65 else None,
         "capsule_contrast": _often(rng, 0.6, _sign(rng, 0.7) * rng.uniform(0.2, 1.2)),
-        "medium_contrast": _sign(rng, 0.25) * rng.uniform(0.1, 2.5),
+        "medium_contrast": _sign(rng, 0.25) * rng.uniform(0.1, 2.0),
         "medium_texture": _log_uniform(rng, 0.05, 0.8),
         "medium_block": rng.uniform(6.0, 40.0),
     }
@@ -186,7 +198,9 @@ def _draw_detector(rng: np.random.Generator) -> dict[str, object]:
         "noise_correlation": rng.uniform(0.0, 0.7),
         "drift": _log_uniform(rng, 0.005, 0.1),
         "level": level,
-        "counts_per_unit": min(_log_uniform(rng, 150, 1500) if narrow else level * rng.uniform(0.05, 0.3), most),
+        "counts_per_unit": min(
+            _log_uniform(rng, 150, 1500) if narrow else level * rng.uniform(0.05, 0.3), most
+        ),
     }
 
 

@@ -52,7 +52,9 @@ def _resize_axis(field: FloatVolume, axis: int, size: int) -> FloatVolume:
     return first + weight * (np.take(field, high, axis=axis) - first)
 
 
-def smooth_noise(rng: np.random.Generator, shape: Sequence[int], sigma: float | Sequence[float]) -> FloatVolume:
+def smooth_noise(
+    rng: np.random.Generator, shape: Sequence[int], sigma: float | Sequence[float]
+) -> FloatVolume:
     """Gaussian noise of correlation length `sigma` voxels (one, or one per axis), zero mean, unit deviation.
 
     Long correlations are drawn on a coarser grid and interpolated, so the cost hardly depends on `sigma`.

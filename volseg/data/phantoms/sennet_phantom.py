@@ -1,4 +1,4 @@
-"""A small phantom in the layout of the SenNet + HOA challenge, with the truth of its test cases kept apart."""
+"""A small phantom in the layout of the SenNet + HOA challenge, the truth of its test cases kept apart."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def write_sennet_phantom(
 ) -> Path:
     """Write kidneys of another tree and another look each, as `<root>/<kidney>/{images,labels}/0000.tif`.
 
-    Images are uint16, labels 0 and 255. Test cases lie in `<root>/test/<kidney>/images`; their labels are kept
-    outside the challenge's layout, in `<root>/truth/<kidney>/labels`.
+    Images are uint16, labels 0 and 255. Test cases lie in `<root>/test/<kidney>/images`; their labels are
+    kept outside the challenge's layout, in `<root>/truth/<kidney>/labels`.
 
     Args:
         root: created where missing.
@@ -46,7 +46,7 @@ def write_sennet_phantom(
         The root.
 
     Raises:
-        FileExistsError: when a slice is there already.
+        InputError: when a slice is there already.
     """
     root = Path(root)
     for index, case in enumerate([*cases, *test_cases]):
@@ -71,7 +71,7 @@ def write_sennet_phantom(
 
 
 def drop_branches(mask: npt.ArrayLike, *, coverage: float, seed: int) -> npt.NDArray[np.uint8]:
-    """Leave whole twigs out of a label until about `coverage` of its vessels remain, as a hasty annotator does.
+    """Leave whole twigs out of a label until about `coverage` of them remain, as a hasty annotator does.
 
     Args:
         mask: (x, y, z), nonzero inside a vessel.

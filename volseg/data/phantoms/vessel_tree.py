@@ -104,7 +104,9 @@ def rescale_mask(mask: npt.ArrayLike, scale: float) -> npt.NDArray[np.uint8]:
     return inside.astype(np.uint8)
 
 
-def _organ_points(rng: np.random.Generator, size: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
+def _organ_points(
+    rng: np.random.Generator, size: npt.NDArray[np.float64], count: int
+) -> npt.NDArray[np.float64]:
     """Points in an ellipsoid that fills the grid, denser towards its surface, as kidney cortex is."""
     direction = rng.standard_normal((count, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)

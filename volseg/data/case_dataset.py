@@ -1,0 +1,158 @@
+"""Cases as a data set in which one unreadable case costs one case, and a check of all headers beforehand."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.data import list_data_collate
+from torch.utils.data import Dataset
+
+from volseg.checks import InputError, refuse
+from volseg.geometry import Geometry
+
+__all__ = ["CaseDataset", "check_cases", "collate_cases", "root_cause"]
+
+_LONGEST_REASON = 300
+_MOST_FAULTS = 5
+_VOXEL_TOLERANCE = 0.1  # of a voxel, between the corners of an image and its label
+
+
+class CaseDataset(Dataset[dict[str, Any]]):
+    """Cases whose reading may fail one by one; MONAI's Dataset ends the run at the first unreadable file.
+
+    An item is what `transform` makes of the case, with its name under "case" and without keys that hold None.
+    A case that fails becomes `{"case": name, "failure": reason, "failure_stage": "read"}`.
+
+    Args:
+        cases: case items.
+        transform: called with a copy of the case item, returns a dictionary.
+    """
+
+    def __init__(self, cases: Sequence[Mapping[str, Any]], transform: Callable[[Any], Any]) -> None:
+        self.cases = list(cases)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        case = self.cases[index]
+        try:
+            sample = self.transform(copy.deepcopy(dict(case)))
+            if not isinstance(sample, Mapping):
+                raise TypeError(f"transform must return one dictionary per case, got {type(sample).__name__}")
+        except Exception as error:  # whatever is wrong with one case, the others are still to be delivered
+            return _failure(case["case"], error)
+        kept = {key: value for key, value in sample.items() if value is not None}
+        return {**kept, "case": case["case"]}
+
+
+def collate_cases(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Make a batch of exactly one case: tensors get a batch axis, strings a list around them.
+
+    MetaTensors keep their meta data and applied operations. What cannot be collated becomes a failed case.
+
+    Raises:
+        ValueError: when the batch holds another number of cases; volumes differ in size.
+    """
+    if len(batch) != 1:
+        raise ValueError(f"a batch must hold one case, got {len(batch)}; use batch_size=1")
+    sample = dict(batch[0])
+    try:
+        return list_data_collate([sample])
+    except Exception as error:  # see CaseDataset
+        return list_data_collate([_failure(sample["case"], error)])
+
+
+def check_cases(cases: Sequence[Mapping[str, Any]]) -> None:
+    """Look at the headers of all images and labels before the work begins.
+
+    A label must cover the same place as its image, in any orientation. Where either states no spacing, or the
+    label holds a range of the slices only, its size is checked but not its place.
+
+    Raises:
+        InputError: one for all cases, with the first five faults.
+    """
+    if not cases:
+        raise InputError("cases: expected at least one case, got none; check dataset_dir and the datalist")
+    faults = []
+    for case in cases:
+        try:
+            _check_case(case)
+        except Exception as error:  # the reader's own faults must name the case as well
+            faults.append(f"  {case['case']}: {root_cause(error)}")
+    if faults:
+        more = f"; the first {_MOST_FAULTS}:" if len(faults) > _MOST_FAULTS else ":"
+        head = f"{len(faults)} of {len(cases)} cases cannot be used{more}"
+        raise InputError("\n".join([head, *faults[:_MOST_FAULTS]]))
+
+
+def root_cause(error: BaseException) -> str:
+    """Word an error in one line of at most 300 characters: the refusal or the first cause below all wrappers.
+
+    Example:
+        >>> try:
+        ...     try:
+        ...         raise InputError("a.tif: expected grey, got RGB; convert it")
+        ...     except InputError as inner:
+        ...         raise RuntimeError("applying transform LoadImaged") from inner
+        ... except RuntimeError as outer:
+        ...     root_cause(outer)
+        'a.tif: expected grey, got RGB; convert it'
+    """
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    refusals = [link for link in chain if isinstance(link, InputError)]
+    root = refusals[-1] if refusals else chain[-1]
+    message = " ".join(str(root).split())
+    if not isinstance(root, InputError):
+        message = f"{type(root).__name__}: {message}" if message else type(root).__name__
+    return message if len(message) <= _LONGEST_REASON else message[: _LONGEST_REASON - 3] + "..."
+
+
+def _failure(name: str, error: BaseException) -> dict[str, Any]:
+    return {"case": name, "failure": root_cause(error), "failure_stage": "read"}
+
+
+def _check_case(case: Mapping[str, Any]) -> None:
+    from volseg.data import read_header
+
+    image = read_header(case["image"], spacing_mm=case.get("spacing_mm"))
+    if case.get("label") is None:
+        return
+    label = read_header(case["label"], spacing_mm=case.get("spacing_mm"))
+    labelled = case.get("labelled_range")
+    if labelled is not None:
+        first, end = labelled
+        if not 0 <= first < end <= image.shape[2]:
+            refuse(
+                "labelled_range", f"slices within 0 and {image.shape[2]}", labelled, "correct the datalist"
+            )
+        if label.shape == (*image.shape[:2], end - first):
+            return
+    fault = _misplacement(image, label)
+    if fault:
+        raise InputError(f"{case['label']}: expected {fault}; use the label that was drawn on this image")
+
+
+def _misplacement(image: Geometry, label: Geometry) -> str:
+    """Say how a label's grid differs from its image's, or nothing when it is the same up to orientation."""
+    if not (image.spacing_is_known and label.spacing_is_known) or len(image.shape) != 3:
+        same = label.shape == image.shape
+        return "" if same else f"the size of its image, {image.shape}, got {label.shape}"
+    turn = nib.orientations.ornt_transform(nib.io_orientation(label.affine), nib.io_orientation(image.affine))
+    shape = tuple(label.shape[int(np.flatnonzero(turn[:, 0] == axis)[0])] for axis in range(3))
+    if shape != image.shape:
+        return f"the size of its image, {image.shape}, got {label.shape}"
+    affine = label.affine @ nib.orientations.inv_ornt_aff(turn, label.shape)
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(image.shape) - 1)
+    difference = (affine - image.affine) @ np.c_[corners, np.ones(8)].T
+    distance_mm = float(np.linalg.norm(difference[:3], axis=0).max())
+    if distance_mm <= _VOXEL_TOLERANCE * min(image.spacing_mm):
+        return ""
+    return f"the place of its image, got one up to {distance_mm:.3g} mm away"

@@ -1,0 +1,402 @@
+"""The output folder of one inference run: what is still to do, what was delivered, what failed and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+import volseg
+from volseg.checks import InputError, check_choice, refuse
+from volseg.data.case_dataset import root_cause
+from volseg.data.nifti_writer import as_labels, as_volumes, write_nifti
+from volseg.files import (
+    Journal,
+    OutputLock,
+    check_writable,
+    fingerprint,
+    safe_name,
+    sha256_of,
+    sweep_temporaries,
+    write_atomically,
+    write_json,
+)
+from volseg.geometry import Geometry
+
+__all__ = ["PredictionFolder"]
+
+logger = logging.getLogger(__name__)
+
+_JOURNAL = ".volseg_journal.jsonl"
+_SUMMARY = "summary.json"
+_ENDINGS = {
+    "seg": "_seg.nii.gz",
+    "png": "_seg.png",
+    "prob": "_prob.nii.gz",
+    "disagreement": "_disagreement.nii.gz",
+}
+_STAGES = ("read", "predict", "write")
+_MOST_LINES = 6
+_REMEDY = "pass --overwrite true or choose another output folder"
+
+
+class PredictionFolder:
+    """Results of one run, written once each; the same command continues a killed run.
+
+    A case counts as done when the journal says so, for the same input and settings, and its files still have
+    the journalled checksums; that a file exists proves nothing. Files that volseg did not write here, or that
+    were changed since, are never replaced unless asked.
+
+    Args:
+        output_dir: created when missing; locked from `open` to `finish`.
+        overwrite: compute all cases anew and replace what is there.
+        settings: what the result depends on (weights, inferer, threshold ...), JSON values; results of other
+            settings are not taken for done.
+    """
+
+    def __init__(
+        self, output_dir: str | Path, *, overwrite: bool = False, settings: Mapping[str, object] | None = None
+    ) -> None:
+        self.output_dir = Path(os.path.abspath(output_dir))
+        self.overwrite = overwrite
+        self.settings = dict(settings or {})
+        stated = json.dumps([volseg.__version__, self.settings], sort_keys=True, default=str)
+        self._settings_key = hashlib.sha256(stated.encode()).hexdigest()[:16]
+        self._lock = OutputLock(self.output_dir)
+        self._journal = Journal(self.output_dir / _JOURNAL)
+        self._is_open = False
+        self._items: dict[str, dict[str, Any]] = {}
+        self._inputs: dict[str, str] = {}  # case: fingerprint of its image
+        self._records: dict[str, dict[str, Any]] = {}  # case: its line in the summary
+        self._done: dict[str, dict[str, Any]] = {}  # case: last journalled success, of any run
+        self._own: set[tuple[str, str]] = (
+            set()
+        )  # (relative path, sha256) of all that this folder's runs wrote
+        self._since = time.monotonic()
+
+    def open(self) -> None:
+        """Take the folder: writable, locked, swept of what killed runs left; `pending` and `save` call this.
+
+        Raises:
+            InputError: when the folder cannot be written, is held by another run, or holds a foreign summary.
+        """
+        if self._is_open:
+            return
+        check_writable(self.output_dir)
+        self._lock.acquire()
+        summary = self.output_dir / _SUMMARY
+        if summary.exists() and not self._journal.path.exists() and not self.overwrite:
+            self._lock.release()
+            refuse(summary, "no summary, or one of volseg", "a file without a journal beside it", _REMEDY)
+        sweep_temporaries(self.output_dir)
+        for record in self._journal.records():
+            self._own.update((str(path), str(digest)) for path, digest in record.get("outputs", {}).items())
+            if record.get("status") == "done":
+                self._done[str(record.get("case"))] = record
+        self._is_open = True
+        self._since = time.monotonic()
+
+    def pending(self, cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Choose the cases that are still to be computed; the others are recorded as skipped or failed.
+
+        Args:
+            cases: case items with distinct names.
+
+        Raises:
+            InputError: when there is no case, two would share an output, or outputs would lie among inputs.
+        """
+        items = [dict(case) for case in cases]
+        if not items:
+            refuse(self.output_dir, "at least one case", "none", "check dataset_dir")
+        _check_distinct(items)
+        self._check_apart(items)
+        self.open()
+        self._items.update({str(item["case"]): item for item in items})
+        return [item for item in items if self._is_pending(item)]
+
+    def item(self, case: str) -> dict[str, Any]:
+        """Return the case item of a name that `pending` has seen.
+
+        Raises:
+            ValueError: for another name.
+        """
+        if case not in self._items:
+            raise ValueError(f"case must be one that pending has seen, got {case!r}; call pending first")
+        return self._items[case]
+
+    def save(
+        self,
+        case: str,
+        pred: torch.Tensor | npt.NDArray[Any],
+        geometry: Geometry,
+        *,
+        probability: torch.Tensor | npt.NDArray[Any] | None = None,
+        disagreement: torch.Tensor | npt.NDArray[Any] | None = None,
+    ) -> dict[str, Path]:
+        """Write the files of one case and journal them.
+
+        Args:
+            case: name.
+            pred: (x, y, z), (1, x, y, z) label map or (K, x, y, z) masks; whole numbers of any type.
+            geometry: of the source image.
+            probability: (x, y, z) or (K, x, y, z).
+            disagreement: likewise.
+
+        Returns:
+            Paths under "seg", and where they apply "png" (pictures), "prob" and "disagreement".
+
+        Raises:
+            ValueError: when an array does not have the image's size, or `pred` is no label map.
+            InputError: when the image changed meanwhile, or a file exists that volseg did not write here.
+            OSError: when the disk refuses.
+        """
+        self.open()
+        if case in self._inputs and fingerprint(self._items[case]["image"]) != self._inputs[case]:
+            refuse(self._items[case]["image"], "the image that was predicted", "a changed one", "start again")
+        labels = as_labels(as_volumes(pred, geometry.shape))
+        maps: dict[str, npt.NDArray[Any]] = {"seg": labels}
+        for kind, values in (("prob", probability), ("disagreement", disagreement)):
+            if values is not None:
+                maps[kind] = as_volumes(values, geometry.shape)
+        paths = self._write_maps(case, maps, geometry)
+        self._settle(case, paths, {"voxels": _count(labels), "warnings": _warnings(labels, geometry)})
+        return paths
+
+    def fail(self, case: str, stage: str, error: BaseException | str) -> None:
+        """Record that a case was lost, and go on.
+
+        Args:
+            case: name.
+            stage: "read", "predict" or "write".
+            error: the reason.
+
+        Raises:
+            ValueError: for another stage.
+        """
+        check_choice("stage", stage, _STAGES)
+        reason = " ".join(error.split()) if isinstance(error, str) else root_cause(error)
+        logger.error("%s: failed to %s: %s", _shown(case), stage, reason)
+        record = {"case": case, "status": "failed", "stage": stage, "reason": reason}
+        self._records[case] = {**record, "seconds": self._lap(), "input": self._inputs.get(case)}
+        try:
+            self.open()
+            self._journal.append(self._records[case])
+        except OSError as full:  # the record is in the summary as well
+            logger.error("%s: cannot be journalled: %s", _shown(case), root_cause(full))
+
+    def finish(self) -> None:
+        """Write `summary.json`, release the folder, and end the program when a case was lost.
+
+        Raises:
+            SystemExit: 1 when no case was delivered, 2 when some were not; the reasons go to stderr.
+        """
+        for case in self._items.keys() - self._records.keys():
+            self.fail(case, "predict", "the run ended before this case")
+        ordered = [self._records[case] for case in [*self._items, *self._records.keys() - self._items.keys()]]
+        failed = [record for record in ordered if record["status"] == "failed"]
+        try:
+            self.open()
+            self._write_summary(ordered, len(failed))
+        except OSError as error:
+            print(f"{self.output_dir / _SUMMARY}: {root_cause(error)}", file=sys.stderr)
+            raise SystemExit(1 if len(failed) == len(ordered) else 2) from None
+        finally:
+            self._lock.release()
+            self._is_open = False
+        if failed or not ordered:
+            print("\n".join(self._lines(failed, len(ordered))), file=sys.stderr)
+            raise SystemExit(1 if len(failed) == len(ordered) else 2)
+
+    def _is_pending(self, item: Mapping[str, Any]) -> bool:
+        case = str(item["case"])
+        try:
+            self._inputs[case] = fingerprint(item["image"])
+        except InputError as error:
+            self.fail(case, "read", error)
+            return False
+        if self.overwrite:
+            return True
+        try:
+            found = self._existing(case)
+            if self._is_done(case, found):
+                record = self._done[case]
+                kept = {key: record.get(key) for key in ("outputs", "seconds", "input", "voxels", "warnings")}
+                self._records[case] = {"case": case, "status": "skipped", **kept}
+                return False
+            self._refuse_existing(case, found)
+        except (InputError, OSError) as error:
+            self.fail(case, "write", error)
+            return False
+        return True
+
+    def _existing(self, case: str) -> dict[str, str]:
+        """Relative paths and checksums of the result files that a case has on the disk."""
+        folder = self._folder(case)
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            refuse(folder, "a folder for the results of this case", "a link or a file", "remove or rename it")
+        paths = [self._path(case, kind) for kind in _ENDINGS]
+        return {self._relative(path): sha256_of(path) for path in paths if os.path.lexists(path)}
+
+    def _is_done(self, case: str, found: Mapping[str, str]) -> bool:
+        record = self._done.get(case)
+        return record is not None and self._is_same_work(record) and record.get("outputs") == dict(found)
+
+    def _is_same_work(self, record: Mapping[str, Any]) -> bool:
+        same_input = record.get("input") == self._inputs.get(str(record.get("case")))
+        return same_input and record.get("settings") == self._settings_key
+
+    def _refuse_existing(self, case: str, found: Mapping[str, str]) -> None:
+        for name, digest in found.items():
+            if (name, digest) not in self._own:
+                got = "one that was changed or made otherwise"
+                refuse(self.output_dir / name, "no file, or one that volseg wrote", got, _REMEDY)
+        record = self._done.get(case)
+        if found and record is not None and not self._is_same_work(record):
+            got = "one of another input or other settings"
+            refuse(self._folder(case), "no result, or one of this run", got, _REMEDY)
+
+    def _write_maps(
+        self, case: str, maps: Mapping[str, npt.NDArray[Any]], geometry: Geometry
+    ) -> dict[str, Path]:
+        found = self._existing(case)  # again: since `pending`, a result may have been corrected by hand
+        if not self.overwrite:
+            self._refuse_existing(case, found)
+        paths = {}
+        for kind, values in maps.items():
+            paths[kind] = self._path(case, kind)
+            inspect, replaces = self._announce(case, paths[kind]), self._relative(paths[kind]) in found
+            write_nifti(paths[kind], values, geometry, overwrite=replaces, inspect=inspect)
+        if _is_picture(geometry) and maps["seg"].shape[0] == 1:
+            paths["png"] = self._path(case, "png")
+            _write_picture(paths["png"], maps["seg"][0, :, :, 0], self._announce(case, paths["png"]))
+        for kind in _ENDINGS.keys() - paths.keys():
+            self._path(case, kind).unlink(missing_ok=True)  # of the run that is being replaced
+        return paths
+
+    def _announce(self, case: str, path: Path) -> Callable[[Path], None]:
+        """Journal a file before it gets its name, so that a run killed in between knows its own."""
+
+        def announce(temporary: Path) -> None:
+            outputs = {self._relative(path): sha256_of(temporary)}
+            self._journal.append({"case": case, "status": "writing", "outputs": outputs})
+            self._own.update(outputs.items())
+
+        return announce
+
+    def _settle(self, case: str, paths: Mapping[str, Path], facts: Mapping[str, object]) -> None:
+        outputs = {self._relative(path): sha256_of(path) for path in paths.values()}
+        record = {"case": case, "status": "done", "outputs": outputs, "seconds": self._lap(), **facts}
+        record["input"] = self._inputs.get(case)
+        self._journal.append({**record, "settings": self._settings_key})
+        self._records[case] = record
+
+    def _write_summary(self, ordered: Sequence[Mapping[str, Any]], failed_count: int) -> None:
+        packages = ("monai", "torch", "numpy", "nibabel")
+        summary = {
+            "delivered": len(ordered) - failed_count,
+            "failed": failed_count,
+            "cases": ordered,
+            "settings": json.loads(json.dumps(self.settings, default=str)),
+            "versions": {"volseg": volseg.__version__, **{name: version(name) for name in packages}},
+        }
+        write_json(self.output_dir / _SUMMARY, summary, overwrite=True)
+
+    def _lines(self, failed: Sequence[Mapping[str, Any]], count: int) -> list[str]:
+        head = f"{len(failed)} of {count} cases failed; see {self.output_dir / _SUMMARY}"
+        room = _MOST_LINES - 1 if len(failed) < _MOST_LINES else _MOST_LINES - 2
+        shown = [f"  {_shown(record['case'])}: {record['reason']}" for record in failed[:room]]
+        more = [f"  and {len(failed) - room} more"] if len(failed) > room else []
+        return [head, *shown, *more]
+
+    def _check_apart(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse outputs beside an input or inside one: the next run would take them for images or slices."""
+        images = [Path(os.path.abspath(item["image"])) for item in items]
+        beside = {path.parent.resolve() for path in images} | {path.resolve().parent for path in images}
+        inside = {path.resolve() for path in images if path.is_dir()}
+        for folder in [self.output_dir, *(self._folder(str(item["case"])) for item in items)]:
+            output = folder.resolve()
+            if output in beside or inside & {output, *output.parents}:
+                expected = "an output folder apart from the inputs"
+                remedy = "choose another output folder, or results become inputs of the next run"
+                refuse(output, expected, "one that holds an image or lies in one", remedy)
+
+    def _folder(self, case: str) -> Path:
+        name = safe_name(case)
+        return self.output_dir / (name if name != _SUMMARY else safe_name(f"{name}/"))
+
+    def _path(self, case: str, kind: str) -> Path:
+        folder = self._folder(case)
+        return folder / f"{folder.name}{_ENDINGS[kind]}"
+
+    def _relative(self, path: Path) -> str:
+        return str(path.relative_to(self.output_dir))
+
+    def _lap(self) -> float:
+        before, self._since = self._since, time.monotonic()
+        return round(self._since - before, 3)
+
+
+def _check_distinct(items: Sequence[Mapping[str, Any]]) -> None:
+    seen: dict[str, object] = {}
+    for item in items:
+        name = safe_name(str(item["case"]))
+        if name in seen:
+            both = f"{seen[name]} and {item['image']} both called {_shown(str(item['case']))}"
+            refuse("cases", "distinct names", both, "give one of them another name in the datalist")
+        seen[name] = item["image"]
+
+
+def _shown(case: str) -> str:
+    return case if case.isprintable() else repr(case)
+
+
+def _count(labels: npt.NDArray[Any]) -> dict[str, int]:
+    """Count voxels per label of a label map, or of each mask by its number from 1."""
+    if labels.shape[0] > 1:
+        return {str(number): int(np.count_nonzero(mask)) for number, mask in enumerate(labels, start=1)}
+    counts: dict[str, int] = {}
+    for piece in np.moveaxis(labels[0], -1, 0):  # slice by slice: np.unique copies and sorts
+        for value, count in zip(*np.unique(piece, return_counts=True), strict=True):
+            counts[str(int(value))] = counts.get(str(int(value)), 0) + int(count)
+    return dict(sorted(counts.items(), key=lambda pair: int(pair[0])))
+
+
+def _warnings(labels: npt.NDArray[Any], geometry: Geometry) -> list[str]:
+    warnings = []
+    if not labels.any():
+        warnings.append("nothing was found")
+    if not geometry.spacing_is_known:
+        warnings.append("the image states no spacing; 1 mm was assumed")
+    return warnings
+
+
+def _is_picture(geometry: Geometry) -> bool:
+    return geometry.nifti_header is None and len(geometry.shape) == 3 and geometry.shape[2] == 1
+
+
+def _write_picture(path: Path, labels: npt.NDArray[Any], announce: Callable[[Path], None]) -> None:
+    """Write (W, H) labels as a grey picture of class indices."""
+    grey = labels.astype(np.uint8 if labels.max() < 256 else np.uint16).T
+    picture = Image.fromarray(np.ascontiguousarray(grey))
+
+    def verify(temporary: Path) -> None:
+        with Image.open(temporary, formats=["PNG"]) as written:
+            if not np.array_equal(np.asarray(written), grey):
+                refuse(path, "the picture as written", "another when read back", "check the disk")
+        announce(temporary)
+
+    write_atomically(
+        path, lambda temporary: picture.save(temporary, format="PNG"), overwrite=True, verify=verify
+    )

@@ -1,0 +1,83 @@
+"""One evaluator iteration per case, in which a lost case costs one case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.engines import SupervisedEvaluator
+from monai.engines.utils import IterationEvents
+
+from volseg.checks import refuse
+from volseg.data.predictions import PredictionFolder
+
+__all__ = ["CaseIteration"]
+
+
+class CaseIteration:
+    """Predict and deliver one case, as `iteration_update` of MONAI's SupervisedEvaluator.
+
+    The evaluator's own iteration is run, with its inferer and postprocessing, and the result is saved. In MONAI,
+    an exception in any of this ends the run and loses the cases behind it; here it is recorded for its case, out
+    of memory included. So is a network output that is not finite, whose argmax MONAI takes for background.
+
+    Needs batches of one case from `collate_cases`, and postprocessing that leaves the label map on the image's
+    own grid under "pred"; "probability" and "disagreement" are saved where they are present.
+
+    Args:
+        predictions: takes the results and the failures.
+    """
+
+    def __init__(self, predictions: PredictionFolder) -> None:
+        self.predictions = predictions
+        self._watched: Engine | None = None
+
+    def __call__(self, engine: SupervisedEvaluator, batchdata: Mapping[str, Any]) -> Any:
+        """Run one iteration; return the evaluator's output, or an empty list for a lost case."""
+        case = _only(batchdata["case"])
+        if "failure" in batchdata:
+            return self._lose(engine, case, _only(batchdata["failure_stage"]), _only(batchdata["failure"]))
+        if self._watched is not engine:
+            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, _check_finite)
+            self._watched = engine
+        stage = "predict"
+        try:
+            engine._iteration(engine, batchdata)
+            output = engine.state.output  # decollated and post-processed, where the evaluator does that
+            result = output[0] if isinstance(output, list) else output
+            pred = result["pred"]
+            stage = "write"
+            self._save(case, pred, result)
+        except Exception as error:  # whatever is wrong with one case, the others are still to be delivered
+            return self._lose(engine, case, stage, error)
+        return output
+
+    def _save(self, case: str, pred: torch.Tensor, result: Mapping[str, Any]) -> None:
+        from volseg.data import read_header
+
+        item = self.predictions.item(case)
+        geometry = read_header(item["image"], spacing_mm=item.get("spacing_mm"))
+        extras = {key: result[key] for key in ("probability", "disagreement") if result.get(key) is not None}
+        self.predictions.save(case, pred, geometry, **extras)
+
+    def _lose(self, engine: Engine, case: str, stage: str, error: Exception | str) -> list[Any]:
+        self.predictions.fail(case, stage, error)
+        engine.state.batch, engine.state.output = [], []  # the next case may need their memory
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return []
+
+
+def _only(value: Any) -> Any:
+    return value[0] if isinstance(value, list | tuple) else value
+
+
+def _check_finite(engine: Engine) -> None:
+    pred = engine.state.output["pred"]
+    if not isinstance(pred, torch.Tensor) or not pred.is_floating_point():
+        return
+    for plane in pred.flatten(0, min(2, pred.ndim - 1)):  # by parts, because isfinite copies what it looks at
+        if not torch.isfinite(plane).all():
+            refuse("network", "finite output", "NaN or infinity", "check the image's values and the weights")
