@@ -1,7 +1,7 @@
 """Time and memory of TriAxisInferer against the same job written with MONAI's SliceInferer.
 
-Both sides run one network on one volume: three axes, eight views each, averaged. The stock recipe runs as MONAI
-users write it, in float32. Every side runs in a process of its own, so that peaks of memory do not mix.
+Both sides run one network on one volume: three axes, eight views each, averaged. The stock recipe runs as
+MONAI users write it, in float32. Every side has a process of its own, so that peaks of memory do not mix.
 
 Example:
     python scripts/benchmark_inference.py --size 64 96 96 --threads 2
@@ -148,7 +148,7 @@ def stock(
                 seen = inferer(view, network).sigmoid()
                 seen = seen.flip(plane[0]) if is_flipped else seen
                 total += torch.rot90(seen, -turns, plane)
-    return total / 24
+    return total.div_(24)
 
 
 def make_network() -> Any:
@@ -172,7 +172,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         loss.backward()
         optimiser.step()
     torch.save(network.state_dict(), folder / "network.pt")
-    return {"loss": float(loss)}
+    return {"loss": loss.item()}
 
 
 def draw_tubes(size: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -245,11 +245,12 @@ def report(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
         "",
         f"Written by `python scripts/benchmark_inference.py {' '.join(arguments(options))}`.",
         "",
-        f"One volume of {'x'.join(map(str, options.size))} voxels, three axes, eight views each, averaged. The",
-        f"network is `SliceStackUNet(in_slices=1, features={FEATURES})`, trained for a moment on bright tubes;",
-        f"windows are {options.roi}x{options.roi} with overlap {options.overlap}, {options.stock_batch} windows",
-        "per forward in the stock recipe. Extra memory is the peak above what the process held with the volume",
-        f"and the network loaded. Masks are compared at {THRESHOLD} with the first row; Dice is against the tubes.",
+        f"One volume of {'x'.join(map(str, options.size))} voxels, three axes, eight views each, averaged.",
+        f"The network is `SliceStackUNet(in_slices=1, features={FEATURES})`, trained for a moment on bright",
+        f"tubes. Windows are {options.roi}x{options.roi} with overlap {options.overlap}, in the stock recipe",
+        f"{options.stock_batch} windows per forward and float32. Extra memory is the peak above what the process",
+        f"held with the volume and the network loaded. Masks at {THRESHOLD} are compared with the first row's; Dice",
+        "is against the tubes.",
         "",
         *machine_facts(options, first["torch"]),
         "",
@@ -266,7 +267,10 @@ def report(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
 
 
 def arguments(options: argparse.Namespace) -> list[str]:
-    given = ["--size", *map(str, options.size), "--device", options.device, "--threads", str(options.threads)]
+    values = {"--size": " ".join(map(str, options.size)), "--device": options.device}
+    values |= {"--threads": options.threads, "--roi": options.roi, "--overlap": options.overlap}
+    values |= {"--stock-batch": options.stock_batch}
+    given = [f"{name} {value}" for name, value in values.items()]
     return given + (["--whole-stock"] if options.whole_stock else [])
 
 

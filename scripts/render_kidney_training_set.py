@@ -4,9 +4,10 @@ Example:
     python scripts/render_kidney_training_set.py --trees tree_1.nii.gz tree_3.nii.gz --output_dir rendered \
         --volumes 24 --size 160 --seed 0
 
-Writes `<output_dir>/<case>/{images,labels}/0000.tif` and `<output_dir>/groups.json`, which names for every
-case its tree, the region it was cut from and whether it trains or validates. Validation regions never touch
-training regions: along a tree's longest axis the first 70 % train and the last 25 % validate.
+Writes `<output_dir>/<case>/{images,labels}/0000.tif`, `groups.json` (case to part, read by
+`volseg prepare sennet`, whose `--folds 2` then gives one fold to each part)
+and `renderings.json` (for every case its part, its place in the tree and its settings). Validation regions
+never touch training regions: along a tree's longest axis the first 70 % train and the last 25 % validate.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Mask = npt.NDArray[np.uint8]
 def main() -> None:
     arguments = _parse()
     trees = {_stem(path): _load_mask(path) for path in arguments.trees}
-    groups: dict[str, dict[str, object]] = {}
+    renderings: dict[str, dict[str, object]] = {}
     for part, count in (("train", arguments.volumes), ("validate", arguments.validation_volumes)):
         names = [name for name in trees if _is_source(name, part, arguments.holdout)]
         for index in range(count):
@@ -43,23 +44,27 @@ def main() -> None:
             rng = np.random.default_rng([seed, 4])
             name = names[index % len(names)]
             region = _region(trees[name], part, name in arguments.holdout)
-            mask, corner, scale = _cut(rng, trees[name], region, arguments.size)
+            mask, corner, edge, scale = _cut(rng, trees[name], region, arguments.size)
             settings = HipctSettings.draw(seed)
             image = render_hipct(mask, seed=seed, settings=settings)
             _write_case(arguments.output_dir / case, image, mask)
-            groups[case] = {
+            renderings[case] = {
                 "part": part,
-                "group": f"{name}_{part}",
+                "tree": name,
                 "corner": corner,
+                "edge": edge,
                 "scale": round(scale, 3),
                 "vessel_share": round(float(mask.mean()), 5),
                 "settings": asdict(settings),
             }
             print(f"{case}: {name} at {corner}, scale {scale:.2f}, {mask.mean():.2%} vessel", flush=True)
     if arguments.lightsheet:
-        groups["lightsheet"] = {"part": "train", "group": "lightsheet"}
+        renderings["lightsheet"] = {"part": "train"}
         _copy_lightsheet(arguments.lightsheet, arguments.output_dir / "lightsheet")
-    write_json(arguments.output_dir / "groups.json", groups)
+    write_json(
+        arguments.output_dir / "groups.json", {case: told["part"] for case, told in renderings.items()}
+    )
+    write_json(arguments.output_dir / "renderings.json", renderings)
 
 
 def _parse() -> argparse.Namespace:
@@ -108,9 +113,11 @@ def _region(tree: Mask, part: str, whole: bool) -> tuple[slice, ...]:
 
 def _cut(
     rng: np.random.Generator, tree: Mask, region: tuple[slice, ...], size: int
-) -> tuple[Mask, list[int], float]:
-    """A cube of the tree, turned at random and rescaled to `size` voxels."""
+) -> tuple[Mask, list[int], int, float]:
+    """A cube of the tree, turned at random and rescaled to `size` voxels; its corner, edge and scale."""
     room = min(part.stop - part.start for part in region)
+    if room < size / 2:
+        raise SystemExit(f"a tree's region is only {room} voxels wide; give --size {room} or less")
     # A cube that does not fit into its region is taken at a larger scale instead.
     lowest = max(SCALES[0], (size + 1) / room)
     scale = float(np.exp(rng.uniform(np.log(lowest), np.log(max(lowest, SCALES[1])))))
@@ -126,7 +133,7 @@ def _cut(
     if rng.random() < 0.5:
         turned = _rotate(rng, turned)
     mask = rescale_mask(turned, max(scale, size / edge))[:size, :size, :size]
-    return mask, corner, scale
+    return mask, corner, edge, scale
 
 
 def _rotate(rng: np.random.Generator, mask: Mask) -> Mask:

@@ -7,9 +7,11 @@ import inspect
 import json
 import logging
 import os
+import pydoc
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -35,7 +37,16 @@ __all__ = [
 WORKFLOWS = ("train", "evaluate", "inference", "multi_gpu_train", "multi_gpu_evaluate")
 """The configs that every bundle is baked into."""
 
-RUN_ARGUMENTS = {"config_file", "meta_file", "logging_file", "init_id", "run_id", "final_id", "tracking", "args_file"}
+RUN_ARGUMENTS = {
+    "config_file",
+    "meta_file",
+    "logging_file",
+    "init_id",
+    "run_id",
+    "final_id",
+    "tracking",
+    "args_file",
+}
 RUN_ARGUMENTS |= {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "workflow_type"}
 LINE_LENGTH = 110
 logger = logging.getLogger(__name__)
@@ -78,7 +89,12 @@ def baked_configs(bundle: Path, *, shared: Path | None = None) -> dict[str, str]
         layers = [bundle / "src" / "common.json", *_wiring(bundle, shared, workflow)]
         for layer in layers:
             if not layer.is_file():
-                refuse(layer, "a layer of the bundle", "no such file", f"write it, or remove {bundle.name} from bundles/")
+                refuse(
+                    layer,
+                    "a layer of the bundle",
+                    "no such file",
+                    f"write it, or remove {bundle.name} from bundles/",
+                )
         merged = ConfigParser.load_config_files([str(layer) for layer in layers])
         texts[f"{workflow}.json"] = dump(merged)
     texts["logging.conf"] = (shared / "logging.conf").read_text()
@@ -103,13 +119,20 @@ def dump(config: object, indent: int = 0, column: int | None = None) -> str:
         '{"a": [1, 2], "b": {"c": null}}'
     """
     flat = json.dumps(config, ensure_ascii=False)
-    if len(flat) + (indent if column is None else column) + 1 <= LINE_LENGTH or not isinstance(config, dict | list) or not config:
+    if (
+        len(flat) + (indent if column is None else column) + 1 <= LINE_LENGTH
+        or not isinstance(config, dict | list)
+        or not config
+    ):
         return flat + ("\n" if column is None and indent == 0 and "\n" in flat else "")
     inner = indent + 4
     pad = " " * inner
     if isinstance(config, dict):
         keys = [f"{json.dumps(key, ensure_ascii=False)}: " for key in config]
-        parts = [pad + key + dump(value, inner, inner + len(key)) for key, value in zip(keys, config.values(), strict=True)]
+        parts = [
+            pad + key + dump(value, inner, inner + len(key))
+            for key, value in zip(keys, config.values(), strict=True)
+        ]
     else:
         parts = [pad + dump(value, inner, inner) for value in config]
     opening, closing = ("{", "}") if isinstance(config, dict) else ("[", "]")
@@ -188,7 +211,13 @@ def _check_identifier(identifier: str, config: Mapping[str, Any]) -> None:
         if part not in known:
             where = "::".join(parts[:depth]) or "this config"
             refuse(f"--{identifier}", f"an id of {where}", repr(part), nearest(part, known))
-        node = node[int(part)] if isinstance(node, list) else node.get(part) if isinstance(node, Mapping) else None
+        node = (
+            node[int(part)]
+            if isinstance(node, list)
+            else node.get(part)
+            if isinstance(node, Mapping)
+            else None
+        )
 
 
 def _children(node: Any, *, last: bool) -> list[str] | None:
@@ -199,17 +228,18 @@ def _children(node: Any, *, last: bool) -> list[str] | None:
     names = [str(key) for key in node]
     if last and "_target_" in node:
         accepted = _parameters(str(node["_target_"]))
-        return None if accepted is None else [*names, *accepted, "_disabled_", "_requires_", "_mode_", "_desc_"]
+        return (
+            None if accepted is None else [*names, *accepted, "_disabled_", "_requires_", "_mode_", "_desc_"]
+        )
     return names
 
 
 def _parameters(target: str) -> list[str] | None:
     from monai.bundle.config_item import ComponentLocator
-    from monai.utils import locate
 
     found = ComponentLocator().get_component_module_name(target)
     path = f"{found[0] if isinstance(found, list) else found}.{target}" if found else target
-    component = locate(path)
+    component = pydoc.locate(path)
     if not callable(component):
         return None
     parameters = inspect.signature(component).parameters.values()
@@ -231,6 +261,9 @@ def _config_files(arguments: Sequence[str]) -> list[str]:
 def _own_process() -> None:
     # Only where the bundle is the program: an application that loads a bundle keeps its own hooks.
     sys.excepthook = _tell_refusal
+    # LoadImage makes MONAI's DICOM reader, unused here, which warns about a GPU decoder that is not installed.
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave)
@@ -265,7 +298,12 @@ def join_ranks(device: torch.device) -> None:
         InputError: when the process was not started by `torchrun`.
     """
     if "RANK" not in os.environ:
-        refuse("this config", "to be started by torchrun", "a single process", "use the config without multi_gpu_")
+        refuse(
+            "this config",
+            "to be started by torchrun",
+            "a single process",
+            "use the config without multi_gpu_",
+        )
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(backend="nccl" if device.type == "cuda" else "gloo")

@@ -192,7 +192,7 @@ def test_dropping_branches_keeps_a_subset_of_about_the_coverage():
     mask = grow_vessel_tree((64, 57, 50), seed=2)
     kept = drop_branches(mask, coverage=0.65, seed=0)
     assert not (kept & ~mask.astype(bool)).any()
-    assert 0.5 < kept.sum() / mask.sum() < 0.95
+    assert kept.sum() / mask.sum() == pytest.approx(0.65, abs=0.05)  # a twig more or less
     np.testing.assert_array_equal(drop_branches(mask, coverage=1.0, seed=0), mask)
     assert drop_branches(np.zeros_like(mask), coverage=0.5, seed=0).sum() == 0
 

@@ -28,19 +28,19 @@ class CaseDataset(Dataset[dict[str, Any]]):
     A case that fails becomes `{"case": name, "failure": reason, "failure_stage": "read"}`.
 
     Args:
-        cases: case items.
+        data: case items.
         transform: called with a copy of the case item, returns a dictionary.
     """
 
-    def __init__(self, cases: Sequence[Mapping[str, Any]], transform: Callable[[Any], Any]) -> None:
-        self.cases = list(cases)
+    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable[[Any], Any]) -> None:
+        self.data = list(data)
         self.transform = transform
 
     def __len__(self) -> int:
-        return len(self.cases)
+        return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        case = self.cases[index]
+        case = self.data[index]
         try:
             sample = self.transform(copy.deepcopy(dict(case)))
             if not isinstance(sample, Mapping):

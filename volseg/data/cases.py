@@ -36,6 +36,7 @@ _RUN_OUTPUTS = tuple(f"_{kind}{suffix}" for kind in ("seg", "prob", "disagreemen
 _RUN_OUTPUTS += ("_seg.png", "_prob.png", "_disagreement.png")
 _LABEL_ENDINGS = ("_mask", "_masks", "_label", "_labels")
 _MAX_DEPTH = 4
+_INFERENCE_KEYS = ("image", "case", "group", "spacing_mm")
 
 
 def find_cases(dataset_dir: str | Path, *, spatial_dims: int = 3) -> list[CaseItem]:
@@ -48,8 +49,8 @@ def find_cases(dataset_dir: str | Path, *, spatial_dims: int = 3) -> list[CaseIt
 
     Args:
         dataset_dir: folder or file.
-        spatial_dims: with 3, the pictures of a folder are the slices of one volume, unless they are multi-page
-            TIFFs; with 2, each picture is a case.
+        spatial_dims: with 3, the pictures of a folder are the slices of one volume, unless they are
+            multi-page TIFFs; with 2, each picture is a case.
 
     Returns:
         Case items with an absolute `image`, a unique `case` (the stem; with equal stems, the path), and the
@@ -101,11 +102,11 @@ def _prepared(folder: Path) -> list[CaseItem]:
         if "labelled_range" in known and "labelled_range" not in item:
             chosen[item["image"]] = item
     whole_volumes = Counter(item["group"] for item in chosen.values())
-    cases = []
+    cases: list[CaseItem] = []
     for item in chosen.values():
         is_part = item.get("same_volume", False) and whole_volumes[item["group"]] == 1
         case = {**item, "case": item["group"] if is_part else item["case"]}
-        cases.append({key: case[key] for key in ("image", "case", "group", "spacing_mm") if key in case})
+        cases.append({key: value for key, value in case.items() if key in _INFERENCE_KEYS})
     return cases
 
 
@@ -182,7 +183,7 @@ class _Search:
         return files, folders
 
     def _take(self, folder: Path, files: Sequence[Path]) -> None:
-        volumes = [path for path in files if _ends_in(path, (*_VOLUMES, *_STORES)) or _is_lost(path)]
+        volumes = [path for path in files if _is_volume(path) or _is_lost(path)]
         pictures = [path for path in files if _ends_in(path, _PICTURES)]
         dicoms = [path for path in files if _ends_in(path, _DICOM) or _is_dicom(path)]
         self.found += volumes
@@ -246,6 +247,12 @@ def _stem(path: PurePath) -> str:
 
 def _ends_in(path: Path, suffixes: tuple[str, ...]) -> bool:
     return path.name.lower().endswith(suffixes)
+
+
+def _is_volume(path: Path) -> bool:
+    # an .img belongs to its .hdr; alone it is a case that the reader refuses
+    is_lonely = _ends_in(path, (".img",)) and not path.with_suffix(".hdr").exists()
+    return is_lonely or _ends_in(path, (*_VOLUMES, *_STORES))
 
 
 def _is_label_of(path: Path, stems: Counter[str]) -> bool:

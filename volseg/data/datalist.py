@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,10 +73,10 @@ def read_datalist(path: str | Path) -> Datalist:
     """Read and check a `datalist.json`.
 
     A case item has `image` (path), `case` (unique name) and `group` (what must stay in one fold). It may have
-    `label` (path), `spacing_mm` (one edge length per axis), `label_coverage` (labelled share of what is there,
-    above 0 to 1), `labelled_range` (first and end slice of the image stack that are labelled), `fold` (int)
-    and `same_volume` (true where training and validation come from one volume). Paths are relative to the
-    root, and may leave neither the root nor the folder of the datalist.
+    `label` (path), `spacing_mm` (one edge length per axis), `label_coverage` (labelled share of what is
+    there, above 0 to 1), `labelled_range` (first and end slice of the image stack that are labelled), `fold`
+    (int) and `same_volume` (true where training and validation come from one volume). Paths are
+    relative to the root, and may leave neither the root nor the folder of the datalist.
 
     Raises:
         InputError: for a file that is no such list: unknown key, wrong type, repeated case, path that leads
@@ -150,7 +151,8 @@ def _find_datalist(dataset_dir: str | Path, datalist: str) -> Path:
     looks_raw = (folder / "labels").is_dir() or any(folder.glob("kidney_*")) or any(folder.glob("*/kidney_*"))
     looks_raw = looks_raw or any(folder.glob("*/labels"))
     name = "sennet" if looks_raw else "NAME"
-    refuse(folder, f"a {datalist}", "none", f"make one with `volseg prepare {name} {folder}`")
+    command = f"volseg prepare {name} {shlex.quote(str(folder))}"
+    refuse(folder, f"a {datalist}", "none", f"make one with `{command}`")
 
 
 def _absolute(item: CaseItem, root: Path) -> CaseItem:

@@ -34,7 +34,7 @@ A sparse vessel mask of a whole kidney expands about 100-fold; a block of equal 
 def byte_budget(max_bytes: int | None = None) -> int:
     """Largest decoded size of one volume in bytes.
 
-    It is `max_bytes`, else the environment variable `VOLSEG_MAX_INPUT_BYTES`, else half of the machine's memory.
+    It is `max_bytes`, else the environment variable `VOLSEG_MAX_INPUT_BYTES`, else half of the memory.
 
     Raises:
         ValueError: when the stated budget is no positive integer.

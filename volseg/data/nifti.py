@@ -1,7 +1,7 @@
-"""NIfTI-1 and NIfTI-2, single file or pair: the header is checked first, the data are read to their last byte.
+"""NIfTI-1 and NIfTI-2, one file or a pair: first the header is checked, then the data are read to the end.
 
-nibabel parses the header. Size, datatype, extensions, affine and gzip checksum are checked here, because nibabel
-accepts a wrong or missing gzip checksum, and a singular affine. What is read how:
+nibabel parses the header. Size, datatype, extensions, affine and gzip checksum are checked here, because
+nibabel accepts a wrong or missing gzip checksum, and a singular affine. What is read how:
 
 - sform (code > 0) wins over qform, qform over pixdim; a disagreement of the two forms is warned of.
 - without forms the affine is nibabel's: pixdim, x flipped, origin in the middle.
@@ -85,7 +85,7 @@ class NiftiSource:
         with self.path.open("rb") as file:
             stream = _stream(self.path, file)
             stream.skip(self.data_offset)
-            stream.fill(memoryview(voxels).cast("B"))
+            stream.fill(memoryview(voxels.view(np.uint8).data))
             stream.finish()
         if not voxels.dtype.isnative:
             voxels = voxels.byteswap(inplace=True).view(voxels.dtype.newbyteorder("="))
@@ -110,7 +110,9 @@ def open_nifti(path: Path, max_bytes: int | None = None) -> NiftiSource:
     voxel_bytes = math.prod(shape) * stored_dtype.itemsize
     _check_size(data_path, offset, voxel_bytes, max_bytes)
     slope, intercept = _scaling(path, header)
-    source = NiftiSource(data_path, _geometry(path, header, raw, shape), stored_dtype, offset, slope, intercept)
+    source = NiftiSource(
+        data_path, _geometry(path, header, raw, shape), stored_dtype, offset, slope, intercept
+    )
     if source.dtype.itemsize > stored_dtype.itemsize:
         check_budget(path, math.prod(shape) * source.dtype.itemsize, max_bytes)
     return source
@@ -127,7 +129,9 @@ def _header_and_data(path: Path) -> tuple[Path, Path]:
     other = {".hdr": ".img", ".img": ".hdr"}[suffix]
     partner = path.with_suffix(other.upper() if path.suffix.isupper() else other)
     if not partner.is_file():
-        refuse(path, f"its other half {partner.name} beside it", "no such file", "keep .hdr and .img together")
+        refuse(
+            path, f"its other half {partner.name} beside it", "no such file", "keep .hdr and .img together"
+        )
     return (path, partner) if suffix == ".hdr" else (partner, path)
 
 
@@ -168,14 +172,18 @@ def _shape(path: Path, header: Any) -> tuple[int, int, int]:
         refuse(path, "1 to 7 axes of at least one voxel", f"dim {dim}", "export the volume again")
     shape = [*dim[1 : dim[0] + 1], 1, 1]
     if math.prod(shape[3:]) != 1:
-        refuse(path, "one volume of three axes", f"{dim[1 : dim[0] + 1]}", "split it into one file per volume")
+        refuse(
+            path, "one volume of three axes", f"{dim[1 : dim[0] + 1]}", "split it into one file per volume"
+        )
     return shape[0], shape[1], shape[2]
 
 
 def _stored_dtype(path: Path, header: Any) -> np.dtype[Any]:
     code, bits = int(header["datatype"]), int(header["bitpix"])
     if code not in NIFTI_DTYPES:
-        refuse(path, "one integer or real number per voxel", f"datatype {code}", "convert it to a grey volume")
+        refuse(
+            path, "one integer or real number per voxel", f"datatype {code}", "convert it to a grey volume"
+        )
     dtype = np.dtype(NIFTI_DTYPES[code]).newbyteorder(header.endianness)
     if bits not in (0, 8 * dtype.itemsize):
         refuse(path, f"bitpix {8 * dtype.itemsize} for datatype {code}", bits, "export the volume again")
@@ -206,9 +214,9 @@ def _check_extensions(path: Path, header: Any, header_size: int, offset: int) ->
         has_extensions = stream.read_up_to(4)[:1] not in (b"", b"\0")
         position = header_size + 4
         while has_extensions and position < offset:
-            size = int.from_bytes(stream.read_up_to(4), {"<": "little", ">": "big"}[header.endianness])  # type: ignore[arg-type]
+            size = int(np.frombuffer(stream.read_up_to(4).ljust(4, b"\0"), f"{header.endianness}i4")[0])
             if size < 8 or position + size > offset:
-                refuse(path, f"header extensions that end at byte {offset}", f"one of {size} bytes at {position}",
+                refuse(path, f"header extensions up to byte {offset}", f"one of {size} bytes at {position}",
                        "remove the extensions")  # fmt: skip
             stream.skip(size - 4)
             position += size
@@ -219,7 +227,12 @@ def _check_size(path: Path, offset: int, voxel_bytes: int, max_bytes: int | None
     if path.name.lower().endswith(".gz"):
         is_impossible = needed > _DEFLATE_LIMIT * (stored + 8)
         if is_impossible:
-            refuse(path, f"data for {needed} bytes", f"a file of {stored}", "the file is truncated or its header wrong")
+            refuse(
+                path,
+                f"data for {needed} bytes",
+                f"a file of {stored}",
+                "the file is truncated or its header wrong",
+            )
         check_budget(path, voxel_bytes, max_bytes)
         check_expansion(path, stored, voxel_bytes, max_bytes)
         return
@@ -241,7 +254,12 @@ def _geometry(path: Path, header: Any, raw: bytes, shape: tuple[int, int, int]) 
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     unit = _UNITS.get(int(header["xyzt_units"]) & 7)
     if unit is None:
-        refuse(path, "a spatial unit code of 0, 1, 2 or 3", f"xyzt_units {header['xyzt_units']}", "export it again")
+        refuse(
+            path,
+            "a spatial unit code of 0, 1, 2 or 3",
+            f"xyzt_units {header['xyzt_units']}",
+            "export it again",
+        )
     if sform_code > 0:
         name, affine = "sform", np.asarray(header.get_sform(), dtype=np.float64)
     elif qform_code > 0:
@@ -303,5 +321,7 @@ def _warn_of_other_qform(
     distance_voxels = np.linalg.norm((np.linalg.inv(sform) @ qform @ corners - corners)[:3], axis=0).max()
     if not distance_voxels <= _FORM_TOLERANCE_VOXELS:
         warnings.warn(
-            f"{path}: sform and qform place the volume differently; the sform is used", UserWarning, stacklevel=2
+            f"{path}: sform and qform place the volume differently; the sform is used",
+            UserWarning,
+            stacklevel=2,
         )

@@ -15,7 +15,6 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.utils import convert_to_numpy
 
 from volseg.checks import refuse
 from volseg.files import write_atomically
@@ -96,9 +95,10 @@ def as_volumes(values: torch.Tensor | npt.NDArray[Any], shape: tuple[int, ...]) 
         >>> as_volumes(np.zeros((5, 4)), (5, 4, 1)).shape
         (1, 5, 4, 1)
     """
-    if isinstance(values, torch.Tensor) and values.dtype == torch.bfloat16:
-        values = values.float()  # numpy has no bfloat16
-    array: npt.NDArray[Any] = convert_to_numpy(values)
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().as_subclass(torch.Tensor)
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    array = np.asarray(values)
     if shape[-1] == 1 and shape[:-1] in (array.shape, array.shape[1:]):
         array = array[..., None]
     if array.shape == shape:
@@ -224,8 +224,10 @@ def _slabs(volumes: npt.NDArray[Any], stored: np.dtype[Any]) -> Iterator[memoryv
     """Cut (K, x, y, z) into pieces in file order, x fastest, without a second copy of the whole."""
     for volume in volumes:
         for start in range(0, volume.shape[-1], _SLAB):
-            piece = np.asarray(volume[..., start : start + _SLAB], dtype=stored, order="F")
-            yield piece.T.data.cast("B")
+            piece = volume[..., start : start + _SLAB].astype(stored, copy=False)
+            if piece.ndim == 3 and not piece.flags.f_contiguous:  # two short transpositions beat a long one
+                piece = np.ascontiguousarray(piece.transpose(1, 0, 2)).transpose(1, 0, 2)
+            yield np.asarray(piece, order="F").T.data.cast("B")
 
 
 def _write_stream(file: BinaryIO, header: bytes, slabs: Iterator[memoryview], level: int | None) -> None:
@@ -241,17 +243,27 @@ def _write_stream(file: BinaryIO, header: bytes, slabs: Iterator[memoryview], le
 
 
 def _read_back(temporary: Path, path: Path, header: bytes, payload: int) -> None:
-    start, size, is_whole = b"", 0, True
-    unpacker = zlib.decompressobj(31) if path.suffix == ".gz" else None
+    start, size = b"", 0
     try:
-        with temporary.open("rb") as file:
-            while block := file.read(_BLOCK):
-                block = block if unpacker is None else unpacker.decompress(block)
-                start += block[: max(0, len(header) - len(start))]
-                size += len(block)
-        is_whole = unpacker is None or unpacker.eof
+        for block in _blocks(temporary, path.suffix == ".gz"):
+            start += block[: max(0, len(header) - len(start))]
+            size += len(block)
     except zlib.error:
-        is_whole = False
-    if start != header or size != len(header) + payload or not is_whole:
+        size = -1
+    if start != header or size != len(header) + payload:
         expected = f"{len(header) + payload} bytes as written"
         refuse(path, expected, "others when read back", "check the disk and the memory")
+
+
+def _blocks(temporary: Path, is_packed: bool) -> Iterator[bytes]:
+    """Read a file, unpacked, in blocks of bounded size; zlib compares the checksum at the end."""
+    with temporary.open("rb") as file:
+        unpacker = zlib.decompressobj(31)
+        while block := file.read(_BLOCK):
+            if not is_packed:
+                yield block
+            while is_packed and block:
+                yield unpacker.decompress(block, _BLOCK)
+                block = unpacker.unconsumed_tail
+        if is_packed and not unpacker.eof:
+            raise zlib.error("the stream does not end")

@@ -1,7 +1,7 @@
-"""One PNG, BMP, JPEG or GIF picture as grey pixels, by Pillow restricted to the format that the name promises.
+"""One PNG, BMP, JPEG or GIF picture as grey pixels, by Pillow bound to the format that the name promises.
 
-Pillow's own format classes are called instead of `Image.open`, whose limit on pixels is a global setting that warns
-on legitimate large slices; `volseg.data.limits` bounds the size instead.
+Pillow's own format classes are called instead of `Image.open`, whose limit on pixels is a global setting
+that warns on legitimate large slices; `volseg.data.limits` bounds the size instead.
 """
 
 from __future__ import annotations
@@ -117,7 +117,12 @@ def _open(path: Path, file: Any) -> ImageFile.ImageFile:
     start = file.read(8)
     file.seek(0)
     if not start.startswith(_MAGIC[name]):
-        refuse(path, f"a {name} picture", f"a file that starts with {start!r}", "rename the file after its content")
+        refuse(
+            path,
+            f"a {name} picture",
+            f"a file that starts with {start!r}",
+            "rename the file after its content",
+        )
     try:
         image: ImageFile.ImageFile = _OPENERS[name](file)
         frames = int(getattr(image, "n_frames", 1))
@@ -133,7 +138,9 @@ def _check_mode(path: Path, image: ImageFile.ImageFile) -> None:
     has_16_bit_colours = ";16" in raw_mode and not raw_mode.startswith("I;16")
     is_grey = image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") or image.mode.startswith("I;16")
     if not is_grey or has_16_bit_colours or (image.mode.startswith("I;16") and "transparency" in image.info):
-        refuse(path, "8 or 16-bit grey", f"{raw_mode or image.mode} pixels", "convert it to grey without alpha")
+        refuse(
+            path, "8 or 16-bit grey", f"{raw_mode or image.mode} pixels", "convert it to grey without alpha"
+        )
 
 
 def _check_orientation(path: Path, image: ImageFile.ImageFile) -> None:
@@ -146,7 +153,9 @@ def _check_orientation(path: Path, image: ImageFile.ImageFile) -> None:
     except _FAILURES as error:
         refuse(path, "readable EXIF data", str(error), "remove the EXIF data")
     if orientation not in (0, 1):
-        refuse(path, "upright pixels", f"EXIF orientation {orientation}", "rotate the pixels and remove the tag")
+        refuse(
+            path, "upright pixels", f"EXIF orientation {orientation}", "rotate the pixels and remove the tag"
+        )
 
 
 def _check_raw_size(path: Path, image: ImageFile.ImageFile) -> None:

@@ -42,10 +42,8 @@ logger = logging.getLogger(__name__)
 _JOURNAL = ".volseg_journal.jsonl"
 _SUMMARY = "summary.json"
 _ENDINGS = {
-    "seg": "_seg.nii.gz",
+    **{kind: f"_{kind}.nii.gz" for kind in ("seg", "prob", "disagreement")},
     "png": "_seg.png",
-    "prob": "_prob.nii.gz",
-    "disagreement": "_disagreement.nii.gz",
 }
 _STAGES = ("read", "predict", "write")
 _MOST_LINES = 6
@@ -298,9 +296,8 @@ class PredictionFolder:
     def _settle(self, case: str, paths: Mapping[str, Path], facts: Mapping[str, object]) -> None:
         outputs = {self._relative(path): sha256_of(path) for path in paths.values()}
         record = {"case": case, "status": "done", "outputs": outputs, "seconds": self._lap(), **facts}
-        record["input"] = self._inputs.get(case)
-        self._journal.append({**record, "settings": self._settings_key})
-        self._records[case] = record
+        self._records[case] = {**record, "input": self._inputs.get(case)}
+        self._journal.append({**self._records[case], "settings": self._settings_key})
 
     def _write_summary(self, ordered: Sequence[Mapping[str, Any]], failed_count: int) -> None:
         packages = ("monai", "torch", "numpy", "nibabel")
@@ -328,9 +325,8 @@ class PredictionFolder:
         for folder in [self.output_dir, *(self._folder(str(item["case"])) for item in items)]:
             output = folder.resolve()
             if output in beside or inside & {output, *output.parents}:
-                expected = "an output folder apart from the inputs"
-                remedy = "choose another output folder, or results become inputs of the next run"
-                refuse(output, expected, "one that holds an image or lies in one", remedy)
+                remedy = "choose another one, or results become inputs of the next run"
+                refuse(output, "an output folder apart from the inputs", "one that holds an image", remedy)
 
     def _folder(self, case: str) -> Path:
         name = safe_name(case)

@@ -11,6 +11,7 @@ How a pixel becomes a number, never inverted against what a viewer shows:
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def read_raster(path: Path, max_bytes: int | None = None) -> Raster:
     """Check the header of a TIFF, PNG, BMP, JPEG or GIF file.
 
     Raises:
-        InputError: when it is damaged, is no grey picture, has pages of several sizes, or would expand like a bomb.
+        InputError: when it is damaged, no grey picture, a bomb, or has pages of several sizes.
     """
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return _read_picture_header(path, max_bytes)
@@ -83,10 +84,20 @@ def read_raster(path: Path, max_bytes: int | None = None) -> Raster:
     dtype = _grey_dtype(path, first)
     for number, page in enumerate(pages, 1):
         if page.is_thumbnail:
-            refuse(path, "full pages only", f"a thumbnail or mask as page {number}", "export it without thumbnails")
+            refuse(
+                path,
+                "full pages only",
+                f"a thumbnail or mask as page {number}",
+                "export it without thumbnails",
+            )
         got, expected = _describe(page), _describe(first)
         if got != expected:
-            refuse(path, f"pages alike: {expected}", f"{got} as page {number}", "export pages of one size and type")
+            refuse(
+                path,
+                f"pages alike: {expected}",
+                f"{got} as page {number}",
+                "export pages of one size and type",
+            )
         if page.compression != 1:
             check_expansion(path, page.stored_bytes, page.decoded_bytes, max_bytes)
     return Raster(
@@ -137,13 +148,23 @@ def _describe(page: TiffPage) -> str:
 
 def _grey_dtype(path: Path, page: TiffPage) -> np.dtype[Any]:
     if page.orientation != 1:
-        refuse(path, "upright pixels", f"TIFF orientation {page.orientation}", "rotate the pixels and remove the tag")
+        refuse(
+            path,
+            "upright pixels",
+            f"TIFF orientation {page.orientation}",
+            "rotate the pixels and remove the tag",
+        )
     if page.photometric not in _ALLOWED:
         name = _COLOUR_NAMES.get(page.photometric, f"photometric {page.photometric}")
         refuse(path, "a grey picture", name, "convert it to grey")
     is_rgb = page.photometric == _RGB
     if page.samples not in ((3, 4) if is_rgb else (1,)):
-        refuse(path, "one grey value per pixel", f"{page.samples} channels", "export one channel, or convert to grey")
+        refuse(
+            path,
+            "one grey value per pixel",
+            f"{page.samples} channels",
+            "export one channel, or convert to grey",
+        )
     is_bit = page.bits == 1 and page.sample_format in (1, 4)
     name = "bit" if is_bit else f"{_KINDS.get(page.sample_format, '?')}{page.bits / 8:g}"
     if name not in _ALLOWED[page.photometric]:
@@ -159,12 +180,17 @@ def _is_raw(page: TiffPage) -> bool:
 def _read_plain(path: Path, page: TiffPage, target: npt.NDArray[Any]) -> None:
     with path.open("rb", buffering=0) as file:
         file.seek(page.data_offset)
-        view = memoryview(target).cast("B")
+        view = target.data.cast("B")
         while len(view) and (count := file.readinto(view)):
             view = view[count:]
     if len(view):
-        refuse(path, f"{target.nbytes} bytes of pixels", f"{target.nbytes - len(view)}", "the file changed: start again")
-    if page.byte_order != ("<" if np.little_endian else ">"):
+        refuse(
+            path,
+            f"{target.nbytes} bytes of pixels",
+            f"{target.nbytes - len(view)}",
+            "the file changed: start again",
+        )
+    if page.byte_order != ("<" if sys.byteorder == "little" else ">"):
         target.byteswap(inplace=True)
 
 
@@ -176,8 +202,13 @@ def _decode_tiff(path: Path, page: TiffPage) -> npt.NDArray[Any]:
             pixels = np.asarray(directory.asarray(maxworkers=1))
             colours = None if page.photometric != _PALETTE else np.asarray(directory.colormap)
             is_planar = directory.planarconfig == 2
-    except Exception as error:  # noqa: BLE001 - tifffile and its codecs raise dozens of types on damaged data
-        refuse(path, "pixels that decode", str(error) or type(error).__name__, "the file is damaged: export it again")
+    except Exception as error:  # tifffile and its codecs raise dozens of types on damaged data
+        refuse(
+            path,
+            "pixels that decode",
+            str(error) or type(error).__name__,
+            "the file is damaged: export it again",
+        )
     if page.bits == 1:
         pixels = (pixels != 0).astype(np.uint8) * np.uint8(255)
     if page.photometric == _MIN_IS_WHITE:

@@ -1,7 +1,7 @@
 """The pages of a TIFF file by their directories alone: every claim is checked before a pixel is decoded.
 
-tifffile ends a broken or looping chain of pages without an error, so the chain is walked here. Sub-directories
-(pyramid levels) are not part of the chain and are ignored.
+tifffile ends a broken or looping chain of pages without an error, so the chain is walked here. Sub-
+directories (pyramid levels) are not part of the chain and are ignored.
 """
 
 from __future__ import annotations
@@ -21,12 +21,19 @@ __all__ = ["TiffPage", "read_tiff_pages"]
 # tag numbers of TIFF 6.0
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
 _DESCRIPTION, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _STRIP_BYTES = 270, 273, 274, 277, 279
-_X_RESOLUTION, _Y_RESOLUTION, _PLANAR, _RESOLUTION_UNIT, _PREDICTOR = 282, 283, 284, 296, 317
-_COLOUR_MAP, _TILE_WIDTH, _TILE_OFFSETS, _TILE_BYTES, _SAMPLE_FORMAT = 320, 322, 324, 325, 339
+_STRIP_ROWS, _X_RESOLUTION, _Y_RESOLUTION, _PLANAR, _RESOLUTION_UNIT, _PREDICTOR = (
+    278,
+    282,
+    283,
+    284,
+    296,
+    317,
+)
+_TILE_WIDTH, _TILE_ROWS, _TILE_OFFSETS, _TILE_BYTES, _SAMPLE_FORMAT = 322, 323, 324, 325, 339
 _WANTED = {
     _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _DESCRIPTION, _STRIP_OFFSETS,
     _ORIENTATION, _SAMPLES, _STRIP_BYTES, _X_RESOLUTION, _Y_RESOLUTION, _PLANAR, _RESOLUTION_UNIT, _PREDICTOR,
-    _COLOUR_MAP, _TILE_WIDTH, _TILE_OFFSETS, _TILE_BYTES, _SAMPLE_FORMAT,
+    _STRIP_ROWS, _TILE_WIDTH, _TILE_ROWS, _TILE_OFFSETS, _TILE_BYTES, _SAMPLE_FORMAT,
 }  # fmt: skip
 _TYPE_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d",
                13: "I", 16: "Q", 17: "q", 18: "Q"}  # fmt: skip
@@ -84,7 +91,7 @@ class TiffPage:
 def read_tiff_pages(path: Path) -> list[TiffPage]:
     """Walk the chain of pages of a TIFF or BigTIFF file.
 
-    An ImageJ file beyond 4 GB has one directory for all its pages; it is unrolled here.
+    A large ImageJ file has one directory for all its pages, which lie behind each other; it is unrolled here.
 
     Raises:
         InputError: when the chain loops or leaves the file, when a page's data do, or when the file's own
@@ -111,7 +118,9 @@ def _read_start(path: Path, file: BinaryIO) -> tuple[str, bool, int]:
     start = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(start[:2])
     if order is None or len(start) < 8:
-        refuse(path, "a TIFF file", f"a file that starts with {start[:8]!r}", "rename the file after its content")
+        refuse(
+            path, "a TIFF file", f"a file that starts with {start[:8]!r}", "rename the file after its content"
+        )
     version = struct.unpack(order + "H", start[2:4])[0]
     if version == 42:
         return order, False, struct.unpack(order + "I", start[4:8])[0]
@@ -143,7 +152,9 @@ def _read_directory(
     return tags, int(following)
 
 
-def _read_values(path: Path, file: BinaryIO, layout: tuple[str, str, int], entry: tuple[int, int, bytes]) -> Any:
+def _read_values(
+    path: Path, file: BinaryIO, layout: tuple[str, str, int], entry: tuple[int, int, bytes]
+) -> Any:
     order, offset_code, size = layout
     kind, number, data = entry
     code = _TYPE_CODES[kind]
@@ -159,40 +170,53 @@ def _read_values(path: Path, file: BinaryIO, layout: tuple[str, str, int], entry
     return struct.unpack(f"{order}{number * len(code)}{code[0]}", data[:length])
 
 
-def _page(path: Path, tags: dict[int, Any], order: str, offset: int, size: int) -> TiffPage:
-    def number(tag: int, default: int) -> int:
-        values = tags.get(tag)
-        return int(values[0]) if values and not isinstance(values, str) else default
+def _number(tags: dict[int, Any], tag: int, default: int) -> int:
+    values = tags.get(tag)
+    return int(values[0]) if values and not isinstance(values, str) else default
 
-    width, height, samples = number(_WIDTH, 0), number(_HEIGHT, 0), number(_SAMPLES, 1)
-    is_tiled = _TILE_OFFSETS in tags
-    offsets = tags.get(_TILE_OFFSETS if is_tiled else _STRIP_OFFSETS, ())
-    counts = tags.get(_TILE_BYTES if is_tiled else _STRIP_BYTES, ())
+
+def _page(path: Path, tags: dict[int, Any], order: str, offset: int, size: int) -> TiffPage:
+    width, height, samples = _number(tags, _WIDTH, 0), _number(tags, _HEIGHT, 0), _number(tags, _SAMPLES, 1)
     if width < 1 or height < 1 or samples < 1:
         refuse(path, "pages of at least one pixel", f"{width}x{height} of {samples} samples", _BAD)
-    if not offsets or len(offsets) != len(counts) or 0 in counts:
-        refuse(path, "as many sizes as strips or tiles", f"{len(counts)} for {len(offsets)}", _BAD)
-    if any(start + count > size or start < 8 for start, count in zip(offsets, counts, strict=True)):
-        end = max(start + count for start, count in zip(offsets, counts, strict=True))
-        refuse(path, f"pixels within its {size} bytes", f"a page whose data end at byte {end}", _BAD)
     bits = tags.get(_BITS, (1,))
     if len(set(bits)) != 1:
         refuse(path, "samples of one depth", f"bits {bits}", "convert it to grey")
-    stored = sum(counts)
-    is_gapless = all(a + n == b for a, n, b in zip(offsets, counts, offsets[1:], strict=False))
+    offsets, counts = _segments(path, tags, size)
+    text = tags.get(_DESCRIPTION, "")
     page = TiffPage(
         offset=offset, byte_order=order, width=width, height=height, bits=int(bits[0]), samples=samples,
-        sample_format=number(_SAMPLE_FORMAT, 1), photometric=number(_PHOTOMETRIC, 1),
-        compression=number(_COMPRESSION, 1), orientation=number(_ORIENTATION, 1),
-        is_thumbnail=bool(number(_SUBFILE, 0) & 5), is_plain=False, data_offset=int(offsets[0]),
-        stored_bytes=stored, resolution=_resolution(tags), resolution_unit=number(_RESOLUTION_UNIT, 2),
-        description=tags.get(_DESCRIPTION, "") if isinstance(tags.get(_DESCRIPTION, ""), str) else "",
+        sample_format=_number(tags, _SAMPLE_FORMAT, 1), photometric=_number(tags, _PHOTOMETRIC, 1),
+        compression=_number(tags, _COMPRESSION, 1), orientation=_number(tags, _ORIENTATION, 1),
+        is_thumbnail=bool(_number(tags, _SUBFILE, 0) & 5), is_plain=False, data_offset=int(offsets[0]),
+        stored_bytes=sum(counts), resolution=_resolution(tags),
+        resolution_unit=_number(tags, _RESOLUTION_UNIT, 2), description=text if isinstance(text, str) else "",
     )  # fmt: skip
-    if page.compression == 1 and stored < page.decoded_bytes:
-        refuse(path, f"{page.decoded_bytes} bytes of pixels", f"{stored} bytes", _BAD)
-    is_plain = page.compression == 1 and not is_tiled and is_gapless and stored == page.decoded_bytes
-    is_plain = is_plain and number(_PREDICTOR, 1) == 1 and number(_FILL_ORDER, 1) == 1
+    if page.compression == 1 and page.stored_bytes < page.decoded_bytes:
+        refuse(path, f"{page.decoded_bytes} bytes of pixels", f"{page.stored_bytes} bytes", _BAD)
+    is_gapless = all(a + n == b for a, n, b in zip(offsets, counts, offsets[1:], strict=False))
+    is_plain = page.compression == 1 and _TILE_OFFSETS not in tags and is_gapless
+    is_plain = is_plain and page.stored_bytes == page.decoded_bytes
+    is_plain = is_plain and _number(tags, _PREDICTOR, 1) == 1 and _number(tags, _FILL_ORDER, 1) == 1
     return replace(page, is_plain=is_plain)
+
+
+def _segments(path: Path, tags: dict[int, Any], size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    is_tiled = _TILE_OFFSETS in tags
+    offsets = tags.get(_TILE_OFFSETS if is_tiled else _STRIP_OFFSETS, ())
+    counts = tags.get(_TILE_BYTES if is_tiled else _STRIP_BYTES, ())
+    width, height = _number(tags, _WIDTH, 0), _number(tags, _HEIGHT, 0)
+    rows = max(1, _number(tags, _TILE_ROWS if is_tiled else _STRIP_ROWS, height))
+    across = math.ceil(width / max(1, _number(tags, _TILE_WIDTH, width))) if is_tiled else 1
+    expected = math.ceil(height / rows) * across
+    if _number(tags, _PLANAR, 1) == 2:
+        expected *= _number(tags, _SAMPLES, 1)
+    if not len(offsets) == len(counts) == expected or 0 in counts:
+        refuse(path, f"{expected} strips or tiles of pixels", f"{len(offsets)}, sizes {counts[:3]}", _BAD)
+    end = max(start + count for start, count in zip(offsets, counts, strict=True))
+    if end > size or min(offsets) < 8:
+        refuse(path, f"pixels within its {size} bytes", f"a page whose data end at byte {end}", _BAD)
+    return offsets, counts
 
 
 def _resolution(tags: dict[int, Any]) -> tuple[float, float] | None:
@@ -212,18 +236,22 @@ def _check_promises(path: Path, pages: list[TiffPage], size: int) -> list[TiffPa
             if claims.get(axis, 1) > 1:
                 refuse(path, "one channel and one time point", f"{claims[axis]} {axis}", remedy)
         promised = max(claims.get("images", 1), claims.get("slices", 1))
-        if promised > 1 and len(pages) == 1:
-            return _unroll(path, pages[0], promised, size)
     elif "<OME" in text[:2000]:
-        counts = {axis: max(map(int, found)) for axis in "CTZ" if (found := re.findall(rf'\bSize{axis}="(\d+)"', text))}
+        counts = {
+            axis: max(map(int, found))
+            for axis in "CTZ"
+            if (found := re.findall(rf'\bSize{axis}="(\d+)"', text))
+        }
         for axis in "CT":
             if counts.get(axis, 1) > 1:
                 refuse(path, "one channel and one time point", f"Size{axis} {counts[axis]}", remedy)
         promised = counts.get("Z", len(pages))
-    elif text.startswith('{"shape"'):
+    elif text.startswith('{"shape"') and pages[0].samples == 1:
         promised = _shaped_pages(path, text, remedy, len(pages))
     else:
         promised = len(pages)
+    if promised > 1 and len(pages) == 1:
+        return _unroll(path, pages[0], promised, size)
     if promised != len(pages):
         refuse(path, f"{promised} pages by its description", f"{len(pages)}", _BAD)
     return pages

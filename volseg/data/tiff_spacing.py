@@ -1,8 +1,8 @@
 """Voxel size that a TIFF page states: resolution tags as ITK reads them, and ImageJ's description.
 
-ITK takes 25.4/resolution for inches, 10/resolution for centimetres and 1 mm otherwise; a picture that a drawing
-program marked with 72 dpi is 0.353 mm wide per pixel by that rule. ImageJ writes its unit as text, which ITK does
-not read; here it counts, because ImageJ shows and measures by it.
+ITK takes 25.4/resolution for inches, 10/resolution for centimetres and 1 mm otherwise; a picture that a
+drawing program marked with 72 dpi is 0.353 mm wide per pixel by that rule. ImageJ writes its unit as
+text, which ITK does not read; here it counts, because ImageJ shows and measures by it.
 """
 
 from __future__ import annotations

@@ -19,12 +19,12 @@ __all__ = ["CaseIteration"]
 class CaseIteration:
     """Predict and deliver one case, as `iteration_update` of MONAI's SupervisedEvaluator.
 
-    The evaluator's own iteration is run, with its inferer and postprocessing, and the result is saved. In MONAI,
-    an exception in any of this ends the run and loses the cases behind it; here it is recorded for its case, out
-    of memory included. So is a network output that is not finite, whose argmax MONAI takes for background.
+    The evaluator's own iteration is run, with its inferer and postprocessing, and the result is saved. In
+    MONAI, an exception in any of this ends the run and loses the cases behind it; here it is recorded for its
+    case, out of memory included. So is a network output that is not finite, whose argmax is background.
 
-    Needs batches of one case from `collate_cases`, and postprocessing that leaves the label map on the image's
-    own grid under "pred"; "probability" and "disagreement" are saved where they are present.
+    Needs batches of one case from `collate_cases`, and postprocessing that leaves the label map on the
+    image's own grid under "pred"; "probability" and "disagreement" are saved where they are present.
 
     Args:
         predictions: takes the results and the failures.

@@ -61,7 +61,7 @@ class FiniteLoss:
             InputError: when it is NaN, infinite or above the limit.
         """
         output: Any = engine.state.output
-        loss = float((output[0] if isinstance(output, list) else output)["loss"])
+        loss = (output[0] if isinstance(output, list) else output)["loss"].item()
         if not abs(loss) <= self.limit:
             refuse(
                 f"epoch {engine.state.epoch}, iteration {engine.state.iteration}", "a finite loss", loss,

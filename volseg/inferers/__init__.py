@@ -3,6 +3,7 @@
 from volseg.inferers.flips import View, views_of
 from volseg.inferers.precision import has_native_bf16
 from volseg.inferers.slice_stack import SliceStacks
+from volseg.inferers.training import AutocastInferer
 from volseg.inferers.tri_axis import TriAxisInferer
 
-__all__ = ["SliceStacks", "TriAxisInferer", "View", "has_native_bf16", "views_of"]
+__all__ = ["AutocastInferer", "SliceStacks", "TriAxisInferer", "View", "has_native_bf16", "views_of"]

@@ -1,4 +1,4 @@
-"""Fusing what a network says along several axes into one prediction, and measuring how far the axes disagree."""
+"""Fuses what a network says along several axes, and measures how far the axes disagree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AxisFusion:
 
     Args:
         fusion: one of the names above.
-        activation: applied to the fused logits by "logit_mean", and to each axis's logits before it is compared.
+        activation: what "logit_mean" applies to the fused logits, and to an axis's own before comparing it.
         has_disagreement: also measure the standard deviation between what each axis says alone.
     """
 
@@ -78,7 +78,7 @@ class AxisFusion:
             self._mean = torch.zeros_like(axis_map)
 
     def _compare(self, axis_map: torch.Tensor) -> None:
-        # Welford's update: exact zero for equal maps, no cancellation; slab by slab to keep its scratch small.
+        # Welford's update: exact zero for equal maps, no cancellation; in slabs, to keep its scratch small.
         squares = self._result[:, self._classes :]
         for start in range(0, axis_map.shape[2], _SLICES_AT_ONCE):
             slab = (slice(None), slice(None), slice(start, start + _SLICES_AT_ONCE))
@@ -114,8 +114,8 @@ def check_fusion(
     """Return the axes' shares, which sum to one.
 
     Raises:
-        ValueError: for an unknown fusion or activation, a wrong number of weights, a weight that is not positive,
-            or weights for a fusion that has no use for them.
+        ValueError: for an unknown fusion or activation, a wrong number of weights, a weight that is not
+            positive, or weights for a fusion that has no use for them.
 
     Example:
         >>> check_fusion("mean", None, (2, 1, 1), axes=3)
@@ -127,9 +127,7 @@ def check_fusion(
     if axis_weights is None:
         return (1.0 / axes,) * axes
     if fusion in ("max", "union"):
-        raise ValueError(
-            f"axis_weights have no meaning for fusion {fusion!r}, got {tuple(axis_weights)}; use None"
-        )
+        raise ValueError(f"axis_weights must be None for fusion {fusion!r}, got {tuple(axis_weights)}")
     if len(axis_weights) != axes:
         raise ValueError(f"axis_weights must be one per axis ({axes}), got {len(axis_weights)}")
     check_positive("axis_weights", axis_weights)

@@ -10,7 +10,7 @@ import torch
 
 from volseg.checks import check_choice
 
-__all__ = ["Amp", "autocast_for", "has_native_bf16"]
+__all__ = ["Amp", "autocast_for", "dtype_for", "has_native_bf16"]
 
 Amp = Literal["auto", "off", "bf16", "fp16"]
 
@@ -20,7 +20,7 @@ _BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # the last is what 64-bit ARM
 
 @cache
 def has_native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether the CPU multiplies bfloat16 in hardware; elsewhere bfloat16 is emulated, slower than float32.
+    """Tell whether the CPU multiplies bfloat16 in hardware; elsewhere it is emulated, slower than float32.
 
     Args:
         cpuinfo: processor description of a Linux kernel; where there is none the answer is False.
@@ -44,11 +44,24 @@ def autocast_for(amp: Amp, device: torch.device) -> torch.autocast:
     Raises:
         ValueError: for any other name.
     """
-    check_choice("amp", amp, ("auto", "off", "bf16", "fp16"))
-    dtype = _native_dtype(device) if amp == "auto" else _DTYPES.get(amp)
+    dtype = dtype_for(amp, device)
     if dtype is None:
         return torch.autocast(device.type, enabled=False)
     return torch.autocast(device.type, dtype=dtype)
+
+
+def dtype_for(amp: Amp, device: torch.device) -> torch.dtype | None:
+    """Pick the dtype of autocast, None for float32 throughout.
+
+    Raises:
+        ValueError: when `amp` is no choice.
+
+    Example:
+        >>> dtype_for("bf16", torch.device("cpu"))
+        torch.bfloat16
+    """
+    check_choice("amp", amp, ("auto", "off", "bf16", "fp16"))
+    return _native_dtype(device) if amp == "auto" else _DTYPES.get(amp)
 
 
 def _native_dtype(device: torch.device) -> torch.dtype | None:

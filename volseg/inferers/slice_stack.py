@@ -85,6 +85,6 @@ def check_slices(in_slices: int, out_slices: int, slice_step: int) -> None:
     check_positive("slice_step", slice_step)
     if slice_step > out_slices:
         raise ValueError(
-            f"slice_step must not exceed out_slices ({out_slices}), got {slice_step}; slices between two stacks "
-            f"would have no prediction"
+            f"slice_step must not exceed out_slices ({out_slices}), got {slice_step}; "
+            f"slices between two stacks would have no prediction"
         )

@@ -18,7 +18,7 @@ _GAUSSIAN_SIGMA = 0.125
 """Standard deviation of the gaussian blend in window lengths, as in MONAI's sliding window."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Span:
     """One window along one in-plane axis.
 
@@ -45,7 +45,7 @@ class Span:
         return slice(self.inside.start - self.start, self.inside.stop - self.start)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tile:
     """One window of a plane: a span of rows times a span of columns."""
 
@@ -93,7 +93,7 @@ def plan_tiles(
 def window_starts(size: int, window: int, step: int) -> tuple[int, ...]:
     """First positions of windows along an axis.
 
-    10 voxels, window 5, step 3:  [0 1 2 3 4]  [3 4 5 6 7]  [5 6 7 8 9]   <- the last window is shifted, not padded
+    10 voxels, window 5, step 3:  [0 1 2 3 4]  [3 4 5 6 7]  [5 6 7 8 9]   <- the last is shifted, not padded
     An axis shorter than the window is padded on both sides, so that its one window starts at or before 0.
 
     Raises:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -13,16 +14,17 @@ from volseg.checks import check_choice, check_fraction, check_positive
 from volseg.inferers.accumulator import ArrayAccumulator, ArrayVolume, Piece, StackSource, plan_batches
 from volseg.inferers.flips import TTA, View, views_of
 from volseg.inferers.fusion import Activation, AxisFusion, Fusion, activate, activate_, check_fusion
-from volseg.inferers.precision import Amp, autocast_for
+from volseg.inferers.precision import Amp, autocast_for, dtype_for
 from volseg.inferers.slice_stack import SliceStacks, check_slices
 from volseg.inferers.tiles import Blend, plan_tiles
+from volseg.inferers.weights import Network, in_channels_last, with_fast_weights
 
 __all__ = ["TriAxisInferer"]
 
 Output = Literal["mean", "disagreement"]
-Network = Callable[..., torch.Tensor]
 
-_PIXELS_AT_ONCE = {"cpu": 2**17}
+# Enough to keep a CPU's caches and units busy; on accelerators launches are dear and memory is not.
+_PIXELS_AT_ONCE = {"cpu": 2**16}
 _PIXELS_AT_ONCE_ON_ACCELERATOR = 2**22
 
 
@@ -30,8 +32,8 @@ class TriAxisInferer(Inferer):
     """Runs a 2D network over slice stacks along up to three axes of a volume and fuses the predictions.
 
     MONAI's SliceInferer hands the network single slices along one axis, loops over them in Python, and knows
-    neither slice stacks nor several axes nor test-time augmentation. Here slices, windows and cases are batched
-    together, and one accumulator serves all axes and views. An identity network returns the input.
+    neither slice stacks nor several axes nor test-time augmentation. Here slices, windows and cases share
+    batches, and one accumulator serves all axes and views. An identity network returns the input.
 
     Args:
         in_slices: S, an odd number of neighbouring slices that the network sees; the edge slice is repeated.
@@ -48,7 +50,7 @@ class TriAxisInferer(Inferer):
         activation: "sigmoid", "softmax" over K, or None, applied to every prediction before it is fused.
         threshold: from which value on "union" and "vote" count a voxel.
         batch_size: stacks per call of the network; None picks one by the size of the plane.
-        amp: "auto" uses bfloat16 where the device has units for it, "off" float32, "bf16" and "fp16" as named.
+        amp: "auto" is bfloat16 where the device has units for it, "off" float32, "bf16" and "fp16" as named.
         channels_last: hand the network its batches in this memory format, which is faster for convolutions.
         outputs: ("mean",), or ("mean", "disagreement") to append the standard deviation between what the axes
             say alone, as K more channels and without further calls of the network.
@@ -123,7 +125,9 @@ class TriAxisInferer(Inferer):
             )
         plain = inputs.as_subclass(torch.Tensor)
         with torch.no_grad(), autocast_for(self.amp, plain.device):
-            run = _Run(self, plain, lambda stacks: network(stacks, *args, **kwargs))
+            dtype = dtype_for(self.amp, plain.device)
+            fast = with_fast_weights(network, dtype, channels_last=self.channels_last)
+            run = _Run(self, plain, lambda stacks: fast(stacks, *args, **kwargs))
             fused = run.fuse()
         return convert_to_dst_type(fused, inputs, dtype=torch.float32)[0]
 
@@ -161,13 +165,14 @@ class _Run:
             accumulator.clear()
             self._add_views(axis, views, 1.0, accumulator)
             return accumulator.values
-        union: torch.Tensor | None = None
-        for view in views:
-            accumulator.clear()
-            self._add_views(axis, (view,), 1.0, accumulator)
-            mask = accumulator.values >= self.inferer.threshold
-            union = mask if union is None else union.logical_or_(mask)
+        masks = (self._view_mask(axis, view, accumulator) for view in views)
+        union = reduce(torch.Tensor.logical_or_, masks)
         return accumulator.values.copy_(union)
+
+    def _view_mask(self, axis: int, view: View, accumulator: ArrayAccumulator) -> torch.Tensor:
+        accumulator.clear()
+        self._add_views(axis, (view,), 1.0, accumulator)
+        return accumulator.values >= self.inferer.threshold
 
     def _add_views(
         self, axis: int, views: Sequence[View], weight: float, accumulator: ArrayAccumulator
@@ -193,8 +198,7 @@ class _Run:
         return total if total is not None else stacks.new_zeros(0)
 
     def _predict(self, stacks: torch.Tensor) -> torch.Tensor:
-        layout = torch.channels_last if self.inferer.channels_last else torch.contiguous_format
-        stacks = stacks.contiguous(memory_format=layout)
+        stacks = in_channels_last(stacks) if self.inferer.channels_last else stacks.contiguous()
         logits = self.network(stacks)
         classes = _check_logits(logits, stacks, self.inferer.out_slices)
         logits = logits.as_subclass(torch.Tensor).to(torch.float32)
@@ -216,8 +220,8 @@ def _split(total: torch.Tensor, batch: Sequence[Piece]) -> Iterator[torch.Tensor
 def _check_logits(logits: object, stacks: torch.Tensor, out_slices: int) -> int:
     if not isinstance(logits, torch.Tensor):
         raise TypeError(
-            f"the network must return a tensor of logits, got {type(logits).__name__}; put it in eval mode, or "
-            f"pick the output in a function around it"
+            f"the network must return a tensor of logits, got {type(logits).__name__}; put it in "
+            f"eval mode, or pick the output in a function around it"
         )
     expected = f"(N={len(stacks)}, K*{out_slices}, {stacks.shape[2]}, {stacks.shape[3]})"
     fits = logits.ndim == 4 and logits.shape[0] == len(stacks) and logits.shape[2:] == stacks.shape[2:]

@@ -25,7 +25,7 @@ class MaskedDiceFocalLoss(nn.Module):
         lambda_dice: weight of the Dice part.
         lambda_focal: weight of the focal part.
         gamma: focal exponent; 0 is cross entropy.
-        alpha: weight of the foreground, 1 - alpha of the background, for one channel a slice; None is 1 and 1.
+        alpha: weight of the foreground, 1 - alpha of the background, for sigmoid; None weighs both 1.
         class_weights: one weight per class in the focal part, for several classes.
         include_background: count class 0 in the Dice part, for several classes.
         batch: take the Dice over the whole batch instead of slice by slice; steadier where most are empty.
@@ -41,8 +41,8 @@ class MaskedDiceFocalLoss(nn.Module):
     Example:
         >>> labels = torch.tensor([[[[0.0, 1.0, 255.0]]]])
         >>> logits = torch.tensor([[[[-50.0, 50.0, 50.0]]]])
-        >>> MaskedDiceFocalLoss()(logits, labels)
-        tensor(0.)
+        >>> f"{MaskedDiceFocalLoss()(logits, labels):.6f}"
+        '0.000000'
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class MaskedDiceFocalLoss(nn.Module):
         self.batch = batch
         self.smooth = smooth
         self.ignore_index = ignore_index
+        self.class_weights: torch.Tensor | None
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights)
 

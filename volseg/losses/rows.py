@@ -1,7 +1,7 @@
 """Logits and labels of a batch as rows, one row per output slice, with what must not count taken out.
 
-All losses here read the same two tensors. Logits are (B, K*M, *spatial), K-major; labels (B, M, *spatial). One
-channel a slice (K = 1) means sigmoid and labels in [0, 1]; more mean softmax and class indices.
+All losses here read the same two tensors. Logits are (B, K*M, *spatial), K-major; labels (B, M, *spatial).
+One channel a slice (K = 1) means sigmoid and labels in [0, 1]; more mean softmax and class indices.
 """
 
 from __future__ import annotations
@@ -43,6 +43,23 @@ class TargetRows:
         one_hot = F.one_hot(self.labels.long(), classes)
         return one_hot.movedim(-1, 1).to(self.logits.dtype)
 
+    def sums(
+        self, *, batch: bool, include_background: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Overlap, size of the prediction, size of the truth, and whether any voxel is valid.
+
+        Four tensors (R, K'), or (1, K') over the whole batch; K' is K, or K - 1 without background.
+        """
+        valid = self.valid.unsqueeze(1).flatten(2)
+        first = 0 if include_background or self.logits.shape[1] == 1 else 1
+        predicted = torch.where(valid, self.probabilities().flatten(2)[:, first:], 0.0)
+        truth = torch.where(valid, self.truth().flatten(2)[:, first:], 0.0)
+        counted = valid.any(2).expand(-1, predicted.shape[1])
+        overlap, predicted, truth = (predicted * truth).sum(2), predicted.sum(2), truth.sum(2)
+        if not batch:
+            return overlap, predicted, truth, counted
+        return overlap.sum(0)[None], predicted.sum(0)[None], truth.sum(0)[None], counted.any(0)[None]
+
 
 def target_rows(logits: torch.Tensor, target: torch.Tensor, ignore_index: int = IGNORE) -> TargetRows:
     """Pair each output slice with its labels.
@@ -74,7 +91,7 @@ def target_rows(logits: torch.Tensor, target: torch.Tensor, ignore_index: int = 
 
 
 def masked_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Mean of `values` with non-negative `weights` of the same shape; 0 with zero gradient without any weight.
+    """Mean of `values` weighted by `weights` of the same shape; 0 with zero gradient without any weight.
 
     Values without weight are cut out rather than multiplied by 0, so that an infinite one does no harm.
 
@@ -91,21 +108,12 @@ def masked_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 def soft_dice(rows: TargetRows, *, batch: bool, include_background: bool, smooth: float) -> torch.Tensor:
     """Dice of probabilities and labels over the valid voxels, (R, K'), or (1, K') over the whole batch.
 
-    K' is K, or K - 1 without background. Rows without a valid voxel are NaN; `dice_mean` leaves them out.
+    K' is K, or K - 1 without background. Rows without a valid voxel are NaN, for the caller to leave out.
 
     Source: Milletari et al., V-Net, 3DV 2016, with the plain instead of the squared denominator.
     """
-    valid = rows.valid.unsqueeze(1).flatten(2)
-    first = 0 if include_background or rows.logits.shape[1] == 1 else 1
-    predicted = torch.where(valid, rows.probabilities().flatten(2)[:, first:], 0.0)
-    truth = torch.where(valid, rows.truth().flatten(2)[:, first:], 0.0)
-    sums = [(predicted * truth).sum(2), predicted.sum(2), truth.sum(2)]
-    counted = valid.any(2)
-    if batch:
-        sums = [each.sum(0, keepdim=True) for each in sums]
-        counted = counted.any(0, keepdim=True)
-    overlap, size, true_size = sums
-    dice = (2 * overlap + smooth) / (size + true_size + smooth)
+    overlap, predicted, truth, counted = rows.sums(batch=batch, include_background=include_background)
+    dice = (2 * overlap + smooth) / (predicted + truth + smooth)
     return torch.where(counted, dice, torch.nan)
 
 
@@ -133,6 +141,6 @@ def _check_labels(labels: torch.Tensor, classes: int, ignore_index: int) -> None
     if not (lowest >= 0 and highest <= largest):
         allowed = "values in [0, 1]" if classes == 1 else f"class indices 0 to {largest}"
         raise ValueError(
-            f"labels must be {allowed} or {ignore_index} (ignored), got values from {lowest:g} to {highest:g}; "
+            f"labels must be {allowed} or {ignore_index} (ignored), got {lowest:g} to {highest:g}; "
             "map the mask values to classes first"
         )

@@ -6,8 +6,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-__all__ = ["IGNORE", "border_of", "check_pair", "mask_of", "mask_pair", "plane_codes", "streaming_order", "to_array"]
+__all__ = [
+    "IGNORE",
+    "border_of",
+    "check_pair",
+    "join_planes",
+    "mask_of",
+    "mask_pair",
+    "plane_codes",
+    "streaming_order",
+    "to_array",
+]
 
 IGNORE = 255
 """Value of a label voxel that nobody has labelled; the losses skip it, the metrics treat it as documented."""
@@ -16,11 +27,11 @@ Plane = npt.NDArray[np.uint8]
 
 
 def to_array(volume: Any) -> npt.NDArray[Any]:
-    """View a numpy array, memory map or torch tensor (of any device) as a numpy array, without a copy on the CPU."""
-    if hasattr(volume, "detach"):
+    """View a numpy array, memory map or torch tensor as a numpy array; copies from a GPU only."""
+    if isinstance(volume, torch.Tensor):
         tensor = volume.detach().cpu()
-        as_tensor = getattr(tensor, "as_tensor", None)
-        return np.asarray((as_tensor() if as_tensor else tensor).numpy())
+        plain = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor  # a MetaTensor's data
+        return np.asarray((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy())
     return np.asanyarray(volume)
 
 
@@ -51,9 +62,16 @@ def mask_pair(
 
 
 def mask_of(plane: npt.NDArray[Any], name: str) -> npt.NDArray[np.bool_]:
+    """Tell where a slice is not zero.
+
+    Raises:
+        ValueError: when a floating-point mask holds anything but 0 and 1, NaN included.
+    """
     mask = np.ascontiguousarray(plane) if plane.dtype == np.bool_ else np.not_equal(plane, 0, order="C")
     if plane.dtype.kind == "f" and not np.array_equal(plane, mask):
-        raise ValueError(f"{name} must be a mask of 0 and 1, got {plane.dtype} values between; threshold it first")
+        raise ValueError(
+            f"{name} must be a mask of 0 and 1, got {plane.dtype} values between; threshold it first"
+        )
     return mask
 
 
@@ -74,8 +92,15 @@ def plane_codes(mask: Plane) -> Plane:
     rows = np.zeros((height + 2, width + 1), dtype=np.uint8)
     np.left_shift(mask, 1, out=rows[1:-1, 1:])
     rows[1:-1, :-1] |= mask
-    codes = rows[:-1] << 2
+    codes = np.left_shift(rows[:-1], np.uint8(2))
     codes |= rows[1:]
+    return codes
+
+
+def join_planes(before: Plane, after: Plane) -> Plane:
+    """Neighbour codes, 0 to 255, of the layer between two slices, from the 4 bits that each contributes."""
+    codes = np.left_shift(before, np.uint8(4))
+    codes |= after
     return codes
 
 

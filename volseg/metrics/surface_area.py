@@ -15,17 +15,19 @@ __all__ = ["compute_surface_area_table"]
 _Corner = tuple[int, int, int]
 _Triangle = tuple[int, int, int]
 
-# Bit b of a code says whether its corner is foreground. The code reads 000, 001, 010, ... 111 from its highest
-# bit to its lowest, the first axis slowest, so that the code of a neighbourhood is (first plane << 4) | second.
+# Bit b of a code says whether its corner is foreground. The code reads 000, 001, 010, ... 111 from its
+# highest bit to its lowest, the first axis slowest, so that the code of a neighbourhood is (first plane <<
+# 4) | second.
 _CORNERS: tuple[_Corner, ...] = tuple((1 - (b >> 2 & 1), 1 - (b >> 1 & 1), 1 - (b & 1)) for b in range(8))
 
 
 def compute_surface_area_table(spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:
     """Area in mm² of the surface element that each neighbour code stands for.
 
-    The surface cuts every edge between a foreground and a background corner in its middle. Each connected group
-    of corners of the minority (the background's, when more than four are foreground) is cut off by one polygon,
-    triangulated so that it bulges outwards: of all triangulations the one of largest area on a cubic voxel.
+    The surface cuts every edge between a foreground and a background corner in its middle. Each connected
+    group of corners of the minority (the background's, when more than four are foreground) is cut off by one
+    polygon, triangulated so that it bulges outwards: of all triangulations the one of largest area on a
+    cubic voxel.
 
     Args:
         spacing_mm: edge lengths of a voxel along the three axes, in the order of the code's bits.
@@ -86,7 +88,7 @@ def _neighbours(corner: _Corner) -> Iterator[_Corner]:
 
 
 def _polygon_around(group: set[_Corner]) -> npt.NDArray[np.float64]:
-    """Middles of the edges that leave a group, in the order in which the surface runs through the cube's faces."""
+    """Middles of the edges that leave a group, in the order in which the surface passes the cube's faces."""
     edges = [(inner, outer) for inner in sorted(group) for outer in _neighbours(inner) if outer not in group]
     path = [edges[0]]
     while len(path) < len(edges):

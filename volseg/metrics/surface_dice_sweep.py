@@ -13,6 +13,7 @@ from volseg.checks import check_positive
 from volseg.metrics.neighbour_codes import (
     border_of,
     check_pair,
+    join_planes,
     mask_of,
     plane_codes,
     streaming_order,
@@ -32,6 +33,7 @@ _EXCHANGES = (
     *((0, 4), (1, 5), (2, 6), (3, 7), (2, 4), (3, 5), (1, 2), (3, 4), (5, 6)),
 )
 
+_BATCH = 1 << 18  # counting into a large table pays for many entries at a time
 _SLACK = 1e-3  # a mean of half-precision views may pass 1 by rounding
 
 
@@ -44,10 +46,11 @@ def compute_surface_dice_sweep(
     empty_value: float = math.nan,
     ignore_value: int | None = None,
 ) -> _Doubles:
-    """Surface Dice at tolerance 0 of `probability >= t` for each threshold t, as `compute_surface_dice` gives it.
+    """Surface Dice at tolerance 0 of `probability >= t` for each threshold t.
 
-    The code of a neighbourhood changes at most eight times while the threshold rises past its eight corners, so
-    the areas are booked as differences at those thresholds and summed up at the end. Two slices are in memory.
+    Each score equals `compute_surface_dice` of the thresholded volume. The code of a neighbourhood changes
+    at most eight times while the threshold rises past its eight corners, so the areas are booked as
+    differences at those thresholds and summed up at the end. Two slices are in memory.
 
     Args:
         probability: (x, y, z) floating-point array in [0, 1], or uint8 where 255 stands for 1.
@@ -77,17 +80,20 @@ def compute_surface_dice_sweep(
     ledger = _Ledger(len(thresholds))
     levels_of = _quantiser(thresholds, soft.dtype)
     soft, mask = soft.transpose(order), mask.transpose(order)
-    nothing = np.zeros(soft.shape[1:], dtype=np.uint8)
-    before = nothing, nothing
+    no_level, no_label = (np.zeros(np.add(soft.shape[1:], margin), dtype=np.uint8) for margin in (2, 1))
+    before = no_level, no_label
     for k in range(len(soft) + 1):
-        after = nothing, nothing
+        after = no_level, no_label
         if k < len(soft):
             levels, labels = levels_of(soft[k]), mask_of(mask[k], "truth").view(np.uint8)
             if ignore_value is not None:
                 labelled = (mask[k] != ignore_value).view(np.uint8)
                 levels, labels = levels * labelled, labels * labelled
-            after = (levels if levels.any() else nothing), (labels if labels.any() else nothing)
-        if any(plane is not nothing for plane in before + after):
+            after = (
+                np.pad(levels, 1) if levels.any() else no_level,
+                plane_codes(labels) if labels.any() else no_label,
+            )
+        if any(plane is not no_level and plane is not no_label for plane in before + after):
             ledger.book((before[0], after[0]), (before[1], after[1]))
         before = after
     areas = compute_surface_area_table([spacing_mm[axis] for axis in order])
@@ -97,29 +103,33 @@ def compute_surface_dice_sweep(
 class _Ledger:
     """Counts of codes, booked as changes from threshold to threshold; integers, so that nothing rounds."""
 
+    _BITS = 1 << np.arange(8, dtype=np.uint8)
+
     def __init__(self, thresholds: int) -> None:
         self.thresholds = thresholds
-        # how often the corner `bit` of a neighbourhood of `code` falls out at `level`: index level, bit, code
-        self.pred = np.zeros((thresholds + 1) * 8 * 256, dtype=np.int64)
-        self.pred_near = np.zeros_like(self.pred)
+        # how often a corner falls out of a code: [on truth's surface?, level, bit of the corner, code before]
+        self.pred = np.zeros((2, thresholds + 1, 8, 256), dtype=np.int64)
+        self.waiting: list[npt.NDArray[np.uint32]] = []
         self.truth = np.zeros(256, dtype=np.int64)
         self.truth_near = np.zeros((thresholds + 1, 256), dtype=np.int64)
 
-    def book(self, levels: tuple[_Plane, _Plane], labels: tuple[_Plane, _Plane]) -> None:
-        """Book the layer between two slices of levels and of labels.
+    def book(self, padded: tuple[_Plane, _Plane], labels: tuple[_Plane, _Plane]) -> None:
+        """Book the layer between two slices: levels with a margin of one voxel, and codes of labels.
 
         A voxel of level n is foreground at the first n thresholds.
         """
-        codes = plane_codes(labels[0]) << 4 | plane_codes(labels[1])
+        codes = join_planes(*labels)
         border = border_of(codes)
-        padded = [np.pad(plane, 1) for plane in levels]
         low, high = _lowest_and_highest(*padded)
-        self._book_truth(codes[border], low[border], high[border])
-        active = low != high
-        rows, columns = np.nonzero(active)
-        if len(rows):
-            corners = [plane[rows + i, columns + j] for plane in padded for i in (0, 1) for j in (0, 1)]
-            self._book_pred(corners, border[active])
+        surface = np.flatnonzero(border)
+        self._book_truth(codes.ravel()[surface], low.ravel()[surface], high.ravel()[surface])
+        active = np.flatnonzero(low != high)
+        if len(active):
+            width = padded[0].shape[1]
+            place = active + active // (width - 1)  # a layer is one column narrower than a padded slice
+            steps = (0, 1, width, width + 1)
+            corners = [plane.ravel()[place + step] for plane in padded for step in steps]
+            self._book_pred(corners, border.ravel()[active])
 
     def _book_truth(self, codes: _Plane, low: _Plane, high: _Plane) -> None:
         # the prediction has a surface in a neighbourhood from its lowest level to its highest
@@ -133,24 +143,33 @@ class _Ledger:
         for one, other in _EXCHANGES:
             keys[one], keys[other] = np.minimum(keys[one], keys[other]), np.maximum(keys[one], keys[other])
         code = np.full(len(near), 255, dtype=np.uint8)
+        account = near.astype(np.uint32) * np.uint32(self.pred[0].size)
         for key in keys:
-            index = key.astype(np.intp) << 8 | code
-            self.pred += np.bincount(index, minlength=len(self.pred))
-            self.pred_near += np.bincount(index[near], minlength=len(self.pred))
-            code ^= np.left_shift(1, key & 7, dtype=np.uint8, casting="unsafe")
+            self.waiting.append((key.astype(np.uint32) << 8 | code) + account)
+            code ^= self._BITS[key & 7]
+        if sum(map(len, self.waiting)) > _BATCH:
+            self._book_waiting()
+
+    def _book_waiting(self) -> None:
+        if self.waiting:
+            booked = np.bincount(np.concatenate(self.waiting), minlength=self.pred.size)
+            self.pred += booked.reshape(self.pred.shape)
+            self.waiting.clear()
 
     def scores(self, areas: _Doubles, empty_value: float) -> _Doubles:
         """Surface Dice at each threshold."""
-        pred, near = (self._codes_at_thresholds(changes) @ areas for changes in (self.pred, self.pred_near))
+        self._book_waiting()
+        far, near = (self._codes_at_thresholds(changes) @ areas for changes in self.pred)
+        pred = far + near
         near = near + np.cumsum(self.truth_near, axis=0)[: self.thresholds] @ areas
         whole = pred + self.truth @ areas
         return np.divide(near, whole, out=np.full(self.thresholds, empty_value), where=whole > 0)
 
-    def _codes_at_thresholds(self, changes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        lost = changes.reshape(self.thresholds + 1, 8, 256)
+    def _codes_at_thresholds(self, lost: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         counts = -lost.sum(axis=1)
         for bit in range(8):
-            np.add.at(counts, (slice(None), np.arange(256) & ~(1 << bit)), lost[:, bit])
+            holds = np.flatnonzero(np.arange(256) >> bit & 1)
+            counts[:, holds - (1 << bit)] += lost[:, bit, holds]
         return np.cumsum(counts, axis=0)[: self.thresholds]
 
 
@@ -163,34 +182,29 @@ def _lowest_and_highest(one: _Plane, other: _Plane) -> tuple[_Plane, _Plane]:
 def _quantiser(thresholds: Sequence[float], dtype: np.dtype[Any]) -> Callable[[npt.NDArray[Any]], _Plane]:
     """Function from a slice of probabilities to the number of thresholds that each of them reaches."""
     rising = np.asarray(thresholds, dtype=np.float64)
-    if rising.ndim != 1 or not 1 <= len(rising) <= 255 or (np.diff(rising, prepend=0.0) <= 0).any() or rising[-1] > 1:
+    counted = rising.ndim == 1 and 1 <= len(rising) <= 255
+    if not counted or (np.diff(rising, prepend=0.0) <= 0).any() or rising[-1] > 1:
         raise ValueError(f"thresholds must be 1 to 255 rising numbers in (0, 1], got {list(thresholds)}")
     if dtype == np.uint8:
         levels = np.searchsorted(rising, np.arange(256) / 255.0, side="right").astype(np.uint8)
         return lambda plane: levels[plane]
     if dtype.kind != "f":
-        raise ValueError(f"probability must be floating-point or uint8, got {dtype}; pass a mask to compute_surface_dice")
+        raise ValueError(
+            f"probability must be floating-point or uint8, got {dtype}; pass a mask to compute_surface_dice"
+        )
     edges = rising.astype(dtype)
-    buckets = next((2**k for k in range(1, 13) if len(set((rising * 2**k).astype(int))) == len(rising)), None)
-    if buckets is None:
-        return lambda plane: np.searchsorted(edges, _checked(plane), side="right").astype(np.uint8)
-    bucket = (edges * buckets).astype(np.int64)
-    below = np.searchsorted(bucket, np.arange(buckets + 1), side="left").astype(np.uint8)
-    edge = np.full(buckets + 1, 2, dtype=dtype)
-    edge[bucket] = edges
 
     def levels_of(plane: npt.NDArray[Any]) -> _Plane:
-        # at most one threshold lies in a bucket; a power of two scales without rounding
-        place = (_checked(plane) * dtype.type(buckets)).astype(np.uint16)
-        return below[place] + (plane >= edge[place])
+        _check_range(plane)
+        levels = np.zeros(plane.shape, dtype=np.uint8)
+        reached = plane >= edges[0]  # most voxels of a sparse structure stay below all thresholds
+        levels[reached] = np.searchsorted(edges, plane[reached], side="right")
+        return levels
 
     return levels_of
 
 
-def _checked(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _check_range(plane: npt.NDArray[Any]) -> None:
     if plane.size and not (plane.min() >= -_SLACK and plane.max() <= 1.0 + _SLACK):
-        raise ValueError(
-            f"probability must lie between 0 and 1, got {plane.min()} to {plane.max()}; apply sigmoid or softmax, "
-            "and look for NaN in the input"
-        )
-    return np.clip(plane, 0, 1)
+        found = f"{plane.min()} to {plane.max()}"
+        raise ValueError(f"probability must lie in [0, 1], got {found}; apply sigmoid and look for NaN")

@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from volseg.networks.attention_unet import AttentionUNet
+from volseg.networks.pretrained_encoder import FlexibleUNetStack, SmpStack, load_encoder_weights
 from volseg.networks.slice_stack_unet import SliceStackUNet
+from volseg.networks.stack_unet_3d import StackUNet3D
+from volseg.networks.unet_plus_plus import UNetPlusPlus
+from volseg.networks.weights import load_weights
 
-__all__ = ["SliceStackUNet"]
+__all__ = [
+    "AttentionUNet",
+    "FlexibleUNetStack",
+    "SliceStackUNet",
+    "SmpStack",
+    "StackUNet3D",
+    "UNetPlusPlus",
+    "load_encoder_weights",
+    "load_weights",
+]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.networks.nets import FlexibleUNet
 from torch import nn
 
-from volseg.checks import refuse
 from volseg.networks.blocks import pad_to_multiple, seeded, unpad
 from volseg.networks.stack_channels import check_stack
-from volseg.networks.weights import load_weights, read_state
+from volseg.networks.weights import apply_state, read_state
 
 __all__ = ["FlexibleUNetStack", "SmpStack", "load_encoder_weights"]
+
+_CLASSIFIERS = ("fc.", "_fc.", "classifier.", "last_linear.", "head.")
 
 
 class FlexibleUNetStack(nn.Module):
     """MONAI's FlexibleUNet (EfficientNet or ResNet encoder) over a stack of slices.
 
-    FlexibleUNet alone returns a smaller picture for odd sizes. Its ResNet-18 and -34 cut the gradient of their
-    shortcuts, cannot be scripted and have no place for ImageNet weights; here they get 1x1 convolutions.
+    FlexibleUNet alone returns a smaller picture for odd sizes. Its ResNet-18 and -34 cut the gradient of
+    their shortcuts, cannot be scripted and have no place for ImageNet weights; here they get convolutions.
 
     Args:
         in_channels: C, channels of one slice.
@@ -64,7 +67,7 @@ class FlexibleUNetStack(nn.Module):
                 pretrained=False,
                 dropout=dropout,
             )
-            _scriptable_shortcuts(self.body.encoder)
+            _project_shortcuts(self.body.encoder)
         if weights_file is not None:
             load_encoder_weights(self, weights_file)
 
@@ -144,22 +147,32 @@ def load_encoder_weights(network: FlexibleUNetStack | SmpStack, path: str | Path
         InputError: when the file cannot be read safely or does not fit; the network is then unchanged.
     """
     encoder: nn.Module = network.body.encoder
+    own = encoder.state_dict()
     state = read_state(path)
     if any(name.startswith("encoder.") for name in state):
         state = {name[8:]: value for name, value in state.items() if name.startswith("encoder.")}
-    classifiers = ("fc.", "_fc.", "classifier.", "last_linear.", "head.")
-    own = encoder.state_dict()
-    state = {name: value for name, value in state.items() if name in own or not name.startswith(classifiers)}
+    state = {name: value for name, value in state.items() if not name.startswith(_CLASSIFIERS)}
     # A classifier that the encoder keeps but does not use stays as it is.
-    unused = {name: value for name, value in own.items() if name.startswith(classifiers)}
-    state = {**state, **unused}
-    for name, value in state.items():
-        if name in own and value.ndim == 4 and value.shape != own[name].shape:
-            state[name] = _fit_first(path, name, value, own[name])
-            break
-    load_weights(encoder, _Named(path, state).path, strict=True) if False else _fill(encoder, path, state)
+    state.update({name: value for name, value in own.items() if name.startswith(_CLASSIFIERS)})
+    first = next((name for name, value in own.items() if value.ndim == 4), "")
+    if first in state and state[first].ndim == 4:
+        state[first] = _repeat_channels(state[first], own[first].shape[1])
+    apply_state(encoder, state, source=path)
 
 
-def _scriptable_shortcuts(encoder: nn.Module) -> None:
-    for layer in ("layer1", "layer2", "layer3", "layer4"):
-        pass
+def _repeat_channels(filters: torch.Tensor, channels: int) -> torch.Tensor:
+    given = filters.shape[1]
+    if given == channels:
+        return filters
+    order = [channel % given for channel in range(channels)]
+    return filters[:, order] * (given / channels)
+
+
+def _project_shortcuts(encoder: nn.Module) -> None:
+    block: Any
+    for block in list(encoder.modules()):
+        if isinstance(getattr(block, "downsample", None), partial):
+            planes, inputs = block.conv1.weight.shape[:2]
+            block.downsample = nn.Sequential(
+                nn.Conv2d(inputs, planes, 1, stride=block.stride, bias=False), nn.BatchNorm2d(planes)
+            )

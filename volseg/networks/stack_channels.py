@@ -42,5 +42,7 @@ def check_features(features: Sequence[int]) -> tuple[int, ...]:
     """
     widths = tuple(int(width) for width in features)
     if len(widths) < 2 or min(widths) < 1:
-        raise ValueError(f"features must be at least two positive widths, got {widths}; use for example (16, 32)")
+        raise ValueError(
+            f"features must be at least two positive widths, got {widths}; use for example (16, 32)"
+        )
     return widths

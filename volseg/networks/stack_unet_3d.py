@@ -20,8 +20,8 @@ __all__ = ["StackUNet3D"]
 class StackUNet3D(nn.Module):
     """MONAI's 3D U-Net over the slices of a stack, a drop-in for the 2D networks.
 
-    The stack is a thin volume: all kernels are 3x3x3 and all halvings affect the slices too. Slices are padded
-    to the divisor inside, so 31 slices run as 32.
+    The stack is a thin volume: all kernels are 3x3x3 and all halvings affect the slices too. Slices are
+    padded to the divisor inside, so 31 slices run as 32.
 
     Args:
         in_channels: C, channels of one slice.

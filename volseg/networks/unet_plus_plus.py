@@ -1,5 +1,8 @@
 """UNet++ with deep supervision, a dilated centre and a detection head, as published for retinal edema."""
 
+# TorchScript reads comments that begin with "type:", so what mypy cannot know is said here: torch.jit does
+# not list is_scripting as exported, and a ModuleList of ModuleLists is one of Modules to mypy.
+# mypy: disable-error-code="attr-defined, var-annotated, arg-type"
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -104,7 +107,9 @@ class UNetPlusPlus(nn.Module):
             self.heads = nn.ModuleList(
                 nn.Conv2d(widths[0], out_channels * out_slices, 1) for _ in range(heads)
             )
-            self.detection = DetectionHead(widths[-1], detection_classes, dropout) if detection_classes else None
+            self.detection = (
+                DetectionHead(widths[-1], detection_classes, dropout) if detection_classes else None
+            )
 
     def forward(self, stack: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """(B, C*S, H, W) in, (B, K*M, H, W) logits out in eval mode and when scripted.
@@ -118,7 +123,8 @@ class UNetPlusPlus(nn.Module):
         logits = self._decode(encoded, depth)
         deep = torch.stack([unpad(each, stack.shape[-2], stack.shape[-1]) for each in logits], dim=1)
         mean = deep.mean(dim=1)
-        if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript skips a branch on this condition alone
+        # TorchScript leaves a branch out only for this condition alone.
+        if not torch.jit.is_scripting():  # noqa: SIM102
             if self.training and (self.deep_supervision or self.detection is not None):
                 outputs = {"logits": mean}
                 if self.deep_supervision:
@@ -136,8 +142,10 @@ class UNetPlusPlus(nn.Module):
             ValueError: when the network has no detection head.
         """
         if self.detection is None:
-            raise ValueError("the network has no detection head; build it with detection_classes of at least 1")
-        else:  # noqa: RET506 - TorchScript narrows the type only so
+            raise ValueError(
+                "the network has no detection head; build it with detection_classes of at least 1"
+            )
+        else:  # TorchScript narrows the type only in a branch of its own
             return self.detection(self._encode(stack, self.depth)[-1])
 
     def _encode(self, stack: torch.Tensor, depth: int) -> list[torch.Tensor]:
@@ -157,6 +165,7 @@ class UNetPlusPlus(nn.Module):
         #  level 2   x20
         nodes: list[list[torch.Tensor]] = [[each] for each in encoded]
         for column, blocks in enumerate(self.columns):
+            # A ModuleList of ModuleLists: TorchScript unrolls both loops, mypy sees a Module.
             for level, block in enumerate(blocks):
                 if column + level < depth:
                     nodes[level].append(block(nodes[level], nodes[level + 1][column]))

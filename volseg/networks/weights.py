@@ -13,11 +13,13 @@ from torch import nn
 
 from volseg.checks import InputError, refuse
 
-__all__ = ["load_weights", "read_state"]
+__all__ = ["apply_state", "load_weights", "read_state"]
 
 _NESTS = ("model", "network", "state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")
-_FILE_REMEDY = "give a file written by torch.save or a MONAI checkpoint handler, and copy it again if it was cut"
+_FILE_REMEDY = (
+    "give a file written by torch.save or a MONAI checkpoint handler, and copy it again if it was cut"
+)
 
 
 def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -> nn.Module:
@@ -44,22 +46,38 @@ def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -
         Traceback (most recent call last):
         volseg.checks.InputError: missing.pt: expected a file of weights, got no such file; check the path
     """
-    state = read_state(path)
+    apply_state(network, read_state(path), source=path, strict=strict)
+    return network
+
+
+def apply_state(
+    network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str | Path, strict: bool = True
+) -> None:
+    """Fill a network with named tensors, or leave it as it was and say why.
+
+    Args:
+        network: changed in place.
+        state: tensors by name.
+        source: what the message names, usually a file.
+        strict: as in `load_weights`.
+
+    Raises:
+        InputError: when names, shapes or types do not fit, or a value is not finite.
+    """
     own = network.state_dict()
     fitting = {name: value for name, value in state.items() if name in own}
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     if (strict and (missing or unexpected)) or not fitting:
         refuse(
-            path,
+            source,
             f"the {len(own)} weights of {type(network).__name__}",
             f"{len(fitting)} of them, {_listed('missing', missing)}, {_listed('unexpected', unexpected)}",
             "use the file that belongs to this network_def, or change network_def to what was trained",
         )
     for name, value in fitting.items():
-        _check_value(path, name, value, own[name])
+        _check_value(source, name, value, own[name])
     network.load_state_dict(fitting, strict=False)
-    return network
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
@@ -76,7 +94,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         told = str(error)
-        if "Unsupported" in told or "GLOBAL" in told or "weights_only" in told.lower():
+        if "GLOBAL" in told or "allowed" in told:
             refuse(path, "tensors only", _code_reason(told), "never load it; ask for a file of plain weights")
         refuse(path, "a PyTorch checkpoint", f"damaged content ({_first_line(error)})", _FILE_REMEDY)
     except Exception as error:
@@ -89,7 +107,12 @@ def _check_file(path: Path) -> None:
     if not path.exists():
         refuse(path, "a file of weights", "no such file", "check the path")
     if not path.is_file():
-        refuse(path, "a file of weights", "a folder or device", "give the file itself, for example models/model.pt")
+        refuse(
+            path,
+            "a file of weights",
+            "a folder or device",
+            "give the file itself, for example models/model.pt",
+        )
     try:
         with path.open("rb") as stream:
             if not stream.read(1):
@@ -119,7 +142,11 @@ def _unnested(path: Path, content: object) -> dict[str, torch.Tensor]:
         if not inner:
             break
         content = inner[0]
-    found = f"a mapping with {_listed('keys', content)}" if isinstance(content, Mapping) else type(content).__name__
+    found = (
+        f"a mapping with {_listed('keys', content)}"
+        if isinstance(content, Mapping)
+        else type(content).__name__
+    )
     refuse(path, "a mapping of names to tensors", found, f"put the weights under one of {', '.join(_NESTS)}")
 
 
@@ -142,22 +169,25 @@ def _check_value(path: str | Path, name: str, value: torch.Tensor, own: torch.Te
         refuse(path, f"{name} of type {own.dtype}", str(value.dtype), "use the file that was trained")
     if not bool(torch.isfinite(value).all()):
         count = int((~torch.isfinite(value)).sum())
-        refuse(path, "finite weights", f"{count} NaN or infinite values in {name}", "use an earlier checkpoint")
+        refuse(
+            path, "finite weights", f"{count} NaN or infinite values in {name}", "use an earlier checkpoint"
+        )
 
 
 def _listed(word: str, names: Iterable[object]) -> str:
-    names = [str(name) for name in names]
-    shown = ", ".join(name[:60] for name in names[:3])
-    return f"{len(names)} {word}" + (f" ({shown}{', ...' if len(names) > 3 else ''})" if names else "")
+    listed = [str(name)[:60] for name in names]
+    shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
+    return f"{len(listed)} {word}" + (f" ({shown})" if listed else "")
 
 
 def _code_reason(told: str) -> str:
     for line in told.splitlines():
-        if "GLOBAL" in line or "Unsupported" in line:
+        if "GLOBAL" in line:
             return f"a pickle that would run code ({line.strip()[:120]})"
     return "a pickle that would run code"
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    # torch puts advice before the reason when it refuses a pickle.
+    lines = str(error).rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
     return lines[0][:120] if lines else type(error).__name__

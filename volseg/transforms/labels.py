@@ -193,7 +193,7 @@ def _values_in(array: Array, name: str) -> list[int]:
                 refuse(name, "whole label values", "NaN or infinity", remedy)
             fractional = part != np.rint(part)
             if fractional.any():
-                refuse(name, "whole label values", float(part[fractional][0]), remedy)
+                refuse(name, "whole label values", f"{part[fractional][0]:g}", remedy)
         if part.size and part.min() < 0:
             refuse(name, "label values from 0 up", part.min(), remedy)
         if part.size and part.max() > 65535:

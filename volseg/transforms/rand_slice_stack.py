@@ -54,7 +54,8 @@ class RandSliceStackd(Randomizable, MapTransform):
     Args:
         keys: what to cut; the key that is `label_key` is a label, the others are images.
         image_key: its shape decides where samples lie.
-        label_key: `<label_key>_foreground` from `ForegroundIndicesd` weights the draw when present.
+        label_key: `<label_key>_foreground` and `<label_key>_bounds` from `ForegroundIndicesd` guide the draw
+            when present.
         in_slices: S of the image, odd.
         out_slices: slices of the label: 1, the middle one, or `in_slices`.
         axes: axes to draw from.
@@ -101,15 +102,22 @@ class RandSliceStackd(Randomizable, MapTransform):
         self.tilt_probability = check_fraction("tilt_probability", tilt_probability)
         self.scale_range = _checked_scale(scale_range)
 
-    def randomize(self, shape: Sequence[int], foreground: npt.NDArray[np.int64] | None = None) -> SliceDraw:
+    def randomize(
+        self,
+        shape: Sequence[int],
+        foreground: npt.NDArray[np.int64] | None = None,
+        bounds: npt.NDArray[np.int64] | None = None,
+    ) -> SliceDraw:
         """Draw where a sample lies.
 
         Args:
             shape: spatial size (D0, D1, D2).
             foreground: flat positions of foreground voxels, if known.
+            bounds: (3, 2) box in which the other centres lie; the volume if None.
         """
         axis = self.axes[int(self.R.choice(len(self.axes), p=self.axis_weights))]
-        centre = tuple(int(self.R.randint(size)) for size in shape)
+        box = [(0, size) for size in shape] if bounds is None else bounds
+        centre = tuple(int(self.R.randint(first, last)) for first, last in box)
         if self.R.rand() < self.foreground_fraction and foreground is not None and len(foreground):
             flat = int(foreground[self.R.randint(len(foreground))])
             centre = tuple(int(position) for position in np.unravel_index(flat, tuple(shape)))
@@ -137,8 +145,8 @@ class RandSliceStackd(Randomizable, MapTransform):
                 raise ValueError(
                     f"{name_of(item, key)}: {key} must be {expected}, got {got}; check it with CheckPaird"
                 )
-        foreground = item.get(f"{self.label_key}_foreground")
-        draw = self.randomize(shape, None if foreground is None else bare_array(foreground))
+        known = [item.get(f"{self.label_key}_{name}") for name in ("foreground", "bounds")]
+        draw = self.randomize(shape, *[None if entry is None else bare_array(entry) for entry in known])
         for key, volume in volumes.items():
             item[key] = self.cut(volume, draw, is_label=key == self.label_key)
         return item
@@ -166,16 +174,10 @@ class RandSliceStackd(Randomizable, MapTransform):
                 margins[dim - 2] = (max(0, -start), max(0, stop - extent))
                 view = np.moveaxis(np.moveaxis(view, dim, 0)[max(0, start) : stop], 0, dim)
         view = view if view.shape[1] == slices else view[:, rows - rows[0]]
-        cut: Array = np.array(view, dtype=np.uint8 if is_label else np.float32, order="C").reshape(
-            -1, *view.shape[2:]
-        )
+        dtype = np.dtype(np.uint8) if is_label else np.dtype(np.float32)
+        cut: Array = np.array(view, dtype=dtype, order="C").reshape(-1, *view.shape[2:])
         if any(map(any, margins)):
-            padding = [(0, 0), *margins]
-            cut = (
-                np.pad(cut, padding, constant_values=IGNORE)
-                if is_label
-                else np.pad(cut, padding, mode="edge")
-            )
+            cut = _padded(cut, [(0, 0), *margins], is_label)
         return self._resized(torch.from_numpy(cut), is_label)
 
     def _cut_tilted(self, volume: Array, draw: SliceDraw, slices: int, is_label: bool) -> torch.Tensor:
@@ -189,10 +191,9 @@ class RandSliceStackd(Randomizable, MapTransform):
         frame = tilted_frame(draw.axis, draw.tilt, draw.direction)
         positions = plane_positions(centre, frame, slices, roi_size, draw.scale)
         if is_label:
-            found = sample_nearest(volume, positions, outside=IGNORE).astype(np.uint8)
-        else:
-            found = sample_linear(volume, positions)
-        return torch.from_numpy(found.reshape(-1, *roi_size))
+            nearest = sample_nearest(volume, positions, outside=IGNORE)
+            return torch.from_numpy(nearest.astype(np.uint8).reshape(-1, *roi_size))
+        return torch.from_numpy(sample_linear(volume, positions).reshape(-1, *roi_size))
 
     def _window(self, draw: SliceDraw) -> tuple[int, int]:
         height, width = self.roi_size or (1, 1)
@@ -214,6 +215,10 @@ class RandSliceStackd(Randomizable, MapTransform):
         if is_label:
             return F.interpolate(cut[None], size=self.roi_size, mode="nearest-exact")[0]
         return F.interpolate(cut[None], size=self.roi_size, mode="bilinear", antialias=True)[0]
+
+
+def _padded(cut: Array, widths: list[tuple[int, int]], is_label: bool) -> Array:
+    return np.pad(cut, widths, constant_values=IGNORE) if is_label else np.pad(cut, widths, mode="edge")
 
 
 def _checked_out_slices(out_slices: int, in_slices: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -78,18 +79,17 @@ def sample_linear(volume: Array, positions: Positions) -> npt.NDArray[np.float32
     lows, highs, fractions = [], [], []
     for coordinate, size in zip(positions, volume.shape[1:], strict=True):
         inside = np.clip(coordinate, 0, size - 1)
-        low = inside.astype(np.int32)
+        low = inside.astype(np.int64)
         lows.append(low)
         highs.append(np.minimum(low + 1, size - 1))
-        fractions.append(inside - low)
-    total = np.zeros((volume.shape[0], *positions.shape[1:]), np.float32)
+        fractions.append(inside - low.astype(np.float32))
+    corners = []
     for corner in product((False, True), repeat=3):
-        weight = np.ones((), np.float32)
-        for is_high, fraction in zip(corner, fractions, strict=True):
-            weight = weight * (fraction if is_high else 1 - fraction)
-        where = tuple(high if up else low for up, high, low in zip(corner, highs, lows, strict=True))
-        total += weight * volume[(slice(None), *where)]
-    return total
+        where = [high if is_high else low for is_high, high, low in zip(corner, highs, lows, strict=True)]
+        corners.append(_gathered(volume, where).astype(np.float32))
+    for fraction in reversed(fractions):
+        corners = [a + (b - a) * fraction for a, b in zip(corners[::2], corners[1::2], strict=True)]
+    return corners[0]
 
 
 def sample_nearest(volume: Array, positions: Positions, *, outside: int) -> Array:
@@ -103,8 +103,16 @@ def sample_nearest(volume: Array, positions: Positions, *, outside: int) -> Arra
     """
     where, is_inside = [], np.ones(positions.shape[1:], bool)
     for coordinate, size in zip(positions, volume.shape[1:], strict=True):
-        nearest = np.floor(coordinate + np.float32(0.5)).astype(np.int32)
+        nearest = np.floor(coordinate + np.float32(0.5)).astype(np.int64)
         is_inside &= (nearest >= 0) & (nearest < size)
         where.append(np.clip(nearest, 0, size - 1))
-    found: Array = volume[(slice(None), *where)]
+    found = _gathered(volume, where)
     return np.where(is_inside[None], found, np.asarray(outside, found.dtype))
+
+
+def _gathered(volume: Array, where: Sequence[npt.NDArray[np.int64]]) -> Array:
+    if not volume.flags.c_contiguous:
+        found: Array = volume[:, where[0], where[1], where[2]]
+        return found
+    rows, columns = volume.shape[2:]
+    return volume.reshape(len(volume), -1).take((where[0] * rows + where[1]) * columns + where[2], axis=1)

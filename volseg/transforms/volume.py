@@ -43,9 +43,8 @@ def replaced_array(
     tensor = torch.from_numpy(np.ascontiguousarray(array)) if isinstance(array, np.ndarray) else array
     if not isinstance(volume, MetaTensor):
         return tensor
-    meta = dict(volume.meta)
     place = volume.affine if affine is None else torch.as_tensor(affine, dtype=torch.float64)
-    return MetaTensor(tensor, affine=place.clone(), meta=meta)
+    return MetaTensor(tensor, meta={**volume.meta, "affine": place.clone()})
 
 
 def name_of(item: Mapping[Any, Any], key: object) -> str:

@@ -73,9 +73,13 @@ class PrepareReport:
         """One line for each case, and a line for each warning."""
         rows = [_COLUMNS, *(_cells(row) for row in self.cases)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+        ]
         notes = [f"{row.case}: {warning}" for row in self.cases for warning in row.warnings]
-        return "\n".join([*(line.rstrip() for line in lines), *map("warning: {}".format, notes + self.warnings)])
+        return "\n".join(
+            [*(line.rstrip() for line in lines), *map("warning: {}".format, notes + self.warnings)]
+        )
 
 
 def prepare_dataset(

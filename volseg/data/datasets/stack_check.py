@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from volseg.checks import InputError
 from volseg.data.rle import decode_rle
 
-__all__ = ["LabelSlice", "StackFindings", "check_stack", "number_slices"]
+__all__ = ["LabelSlice", "StackFindings", "check_folders", "check_stack", "number_slices"]
 
 LabelSlice = Path | str
 """A label slice: its file, or its row-major run-length code."""
@@ -100,7 +101,9 @@ def check_stack(
     slices, faults = number_slices(images, f"{name}/images")
     findings.faults += faults
     if not slices:
-        findings.faults.append(f"{name}/images: expected slices ({' '.join(_SUFFIXES)}), found none in {images}")
+        findings.faults.append(
+            f"{name}/images: expected slices ({' '.join(_SUFFIXES)}), found none in {images}"
+        )
         return findings
     findings.numbers = list(slices)
     findings.faults += _gaps(f"{name}/images", findings.numbers)
@@ -108,17 +111,21 @@ def check_stack(
     sizes = _check_images(name, slices, findings)
     if labels and sizes:
         _check_labels(name, labels, sizes, findings)
-    if not findings.faults:
-        # slices that are right one by one may still not make one volume, as with mixed depth
-        result = _attempt(_header_size, images)
-        findings.faults += [result] if isinstance(result, str) else []
     return findings
 
 
+def check_folders(folders: Iterable[Path]) -> list[str]:
+    """Faults of whole folders: slices right one by one may not make one volume, as with mixed depth."""
+    results = [_attempt(_header_size, folder) for folder in folders]
+    return [result for result in results if isinstance(result, str)]
+
+
 def _gaps(name: str, numbers: Sequence[int]) -> list[str]:
-    pairs = zip(numbers, numbers[1:], strict=False)
-    holes = [(a + 1, b - 1) for a, b in pairs if b > a + 1]
-    return [f"{name}: slice {a} is missing" if a == b else f"{name}: slices {a} to {b} are missing" for a, b in holes]
+    holes = [(a + 1, b - 1) for a, b in pairwise(numbers) if b > a + 1]
+    return [
+        f"{name}: slice {a} is missing" if a == b else f"{name}: slices {a} to {b} are missing"
+        for a, b in holes
+    ]
 
 
 def _unpaired(name: str, images: Sequence[int], labels: Sequence[int], is_part: bool) -> list[str]:
@@ -131,7 +138,9 @@ def _unpaired(name: str, images: Sequence[int], labels: Sequence[int], is_part: 
     return faults + [f"{name}/labels: slice {number} has no label; add it" for number in missing]
 
 
-def _check_images(name: str, slices: Mapping[int, Path], findings: StackFindings) -> dict[int, tuple[int, int]]:
+def _check_images(
+    name: str, slices: Mapping[int, Path], findings: StackFindings
+) -> dict[int, tuple[int, int]]:
     """Fill in size and dtype; return (W, H) of every slice that can be read."""
     results = _in_threads(_header_size, list(slices.values()), f"{name} images")
     sizes = {n: result for n, result in zip(slices, results, strict=True) if not isinstance(result, str)}
@@ -141,20 +150,21 @@ def _check_images(name: str, slices: Mapping[int, Path], findings: StackFindings
     common = max(set(sizes.values()), key=list(sizes.values()).count)
     for number, size in sizes.items():
         if size != common:
-            hint = "; slices must not be transposed" if size == common[::-1] else ""
-            findings.faults.append(
-                f"{name}/images/{slices[number].name}: {_rows(size)}, but the other slices are {_rows(common)}{hint}"
-            )
+            hint = "slices must not be transposed" if size == common[::-1] else "one stack has one size"
+            file = f"{name}/images/{slices[number].name}"
+            findings.faults.append(f"{file}: {_rows(size)}, but other slices are {_rows(common)}; {hint}")
     findings.size = (*common, len(slices))
     positions = np.linspace(0, len(slices) - 1, min(_SAMPLES, len(slices)) + 2)[1:-1].round().astype(int)
     chosen = [list(slices.values())[k] for k in sorted({*positions.tolist()})]
-    for sample in map(lambda path: _attempt(_read_slice, path), chosen):
+    for sample in (_attempt(_read_slice, path) for path in chosen):
         if isinstance(sample, str):
             findings.faults += [sample] if sample not in findings.faults else []
             continue
         findings.dtype = findings.dtype or str(sample.dtype)
         if sample.min() != sample.max():
-            findings.fingerprints.add(hashlib.sha256(repr(sample.shape).encode() + sample.tobytes()).hexdigest())
+            findings.fingerprints.add(
+                hashlib.sha256(repr(sample.shape).encode() + sample.tobytes()).hexdigest()
+            )
     return sizes
 
 
@@ -166,19 +176,31 @@ def _check_labels(
     results = _in_threads(_label_facts, jobs, f"{name} labels")
     values: set[int] = set()
     for (number, label, size), facts in zip(jobs, results, strict=True):
-        file = f"{name}/labels/{label.name}" if isinstance(label, Path) else f"{name}, run lengths of slice {number}"
+        file = (
+            f"{name}/labels/{label.name}"
+            if isinstance(label, Path)
+            else f"{name}, run lengths of slice {number}"
+        )
         if isinstance(facts, str):
             findings.faults.append(facts if isinstance(label, Path) else f"{file}: {facts}")
             continue
         label_size, found, findings.foreground[index_of[number]] = facts
         if label_size != size:
-            hint = "labels must not be transposed" if label_size == size[::-1] else "each label needs its image's size"
+            hint = (
+                "labels must not be transposed"
+                if label_size == size[::-1]
+                else "each label needs its image's size"
+            )
             findings.faults.append(f"{file}: {_rows(label_size)}, but its image is {_rows(size)}; {hint}")
         if not any(found <= allowed for allowed in _LABEL_VALUES):
             shown = ", ".join(map(str, sorted(found)[:6]))
-            findings.faults.append(f"{file}: expected the values 0 and 1, or 0 and 255, got {shown}; map them first")
+            findings.faults.append(
+                f"{file}: expected the values 0 and 1, or 0 and 255, got {shown}; map them first"
+            )
         elif not any(values | found <= allowed for allowed in _LABEL_VALUES):
-            findings.faults.append(f"{file}: its foreground is {max(found)}, but {max(values)} in slices before it")
+            findings.faults.append(
+                f"{file}: its foreground is {max(found)}, but {max(values)} in slices before it"
+            )
         else:
             values |= found
     known = [index_of[number] for number in labels if number in index_of]
@@ -205,6 +227,8 @@ def _header_size(path: Path) -> tuple[int, int]:
     from volseg.data import read_header
 
     shape = read_header(path).shape
+    if path.is_file() and shape[2:] not in ((), (1,)):
+        raise InputError(f"{path}: expected one page, got an image of shape {shape}; split it into slices")
     return shape[0], shape[1]
 
 
@@ -214,7 +238,7 @@ def _read_slice(path: Path) -> npt.NDArray[Any]:
 
     array, _ = read_volume(path)
     if array.shape[2:] not in ((), (1,)):
-        raise InputError(f"{path}: expected one grey page, got an image of shape {array.shape}; split it into slices")
+        raise InputError(f"{path}: expected a grey page, got an image of shape {array.shape}; convert it")
     return array.reshape(array.shape[:2])
 
 

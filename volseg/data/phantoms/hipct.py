@@ -93,7 +93,7 @@ def _tissue(
     if look.tubule_contrast:
         scene += np.float32(look.tubule_contrast) * _tubules(rng, shape, look.tubule_radius)
     if look.sheet_contrast:
-        sheets = 1.0 - soft_step(np.abs(smooth_noise(rng, shape, 14.0)) - 0.05, 0.06)
+        sheets = 1.0 - soft_step(np.abs(smooth_noise(rng, shape, 14.0)) - np.float32(0.05), 0.06)
         scene += (
             np.float32(look.sheet_contrast) * sheets * soft_step(smooth_noise(rng, shape, 20.0) - 0.5, 1.0)
         )
@@ -139,7 +139,7 @@ def _embed(
     # Only some block faces reflect: those where a slow field is high.
     medium += 1.5 * look.medium_texture * rims * soft_step(smooth_noise(rng, scene.shape, 12.0) - 1.0, 0.5)
     inside = soft_step(depth, 1.0)
-    capsule = 1.0 - soft_step(np.abs(depth) - 1.0, 1.0)
+    capsule = 1.0 - soft_step(np.abs(depth) - np.float32(1.0), 1.0)
     return (medium + inside * (scene - medium) + np.float32(look.capsule_contrast) * capsule).astype(
         np.float32
     )
@@ -190,7 +190,7 @@ def _rings(rng: np.random.Generator, shape: tuple[int, ...], centre: tuple[float
     columns = int(radius.max()) + 2
     profiles = smooth_noise(rng, (columns, shape[2]), (0.7, 40.0))
     # Most columns are good; a few bad ones make visible rings.
-    profiles = np.sign(profiles) * np.maximum(np.abs(profiles) - 0.6, 0.0) * 1.5
+    profiles = np.float32(1.5) * (profiles - np.clip(profiles, -0.6, 0.6))
     low = radius.astype(np.intp)
     weight = (radius - low)[..., None]
     return profiles[low] * (1 - weight) + profiles[low + 1] * weight

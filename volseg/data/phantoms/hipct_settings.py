@@ -15,8 +15,8 @@ class HipctSettings:
     """Everything about the look of one rendering that is drawn once and then only applied.
 
     Grey levels are in contrast units: tissue is about 0, one unit is the size of an ordinary difference
-    between materials. `level` and `counts_per_unit` turn units into 16-bit counts at the very end. Lengths are
-    voxels.
+    between materials. `level` and `counts_per_unit` turn units into 16-bit counts at the very end. Lengths
+    are voxels.
 
     Attributes:
         lumen_contrast: lumen minus tissue; its sign is the polarity.

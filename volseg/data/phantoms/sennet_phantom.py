@@ -71,12 +71,12 @@ def write_sennet_phantom(
 
 
 def drop_branches(mask: npt.ArrayLike, *, coverage: float, seed: int) -> npt.NDArray[np.uint8]:
-    """Leave whole twigs out of a label until about `coverage` of them remain, as a hasty annotator does.
+    """Leave whole twigs out of a label until about `coverage` of the voxels remain, as hasty annotators do.
 
     Args:
         mask: (x, y, z), nonzero inside a vessel.
-        coverage: share of twigs kept, in [0, 1]; trunks wider than four voxels always stay.
-        seed: which twigs go.
+        coverage: share of vessel voxels kept, in [0, 1]; trunks wider than four voxels always stay.
+        seed: chooses the twigs that go.
 
     Returns:
         uint8 mask, a subset of the given one.
@@ -90,8 +90,12 @@ def drop_branches(mask: npt.ArrayLike, *, coverage: float, seed: int) -> npt.NDA
         planes[axis] = slice(8, None, 16)
         cuts[tuple(planes)] = True
     pieces, count = cc3d.connected_components(binary & ~trunk & ~cuts, connectivity=26, return_N=True)
-    kept = np.random.default_rng([seed, 3]).random(count + 1) < coverage
-    kept[0] = False
+    order = np.random.default_rng([seed, 3]).permutation(count) + 1
+    # Twigs go in random order until the voxels left are few enough.
+    gone = np.cumsum(np.bincount(pieces.ravel(), minlength=count + 1)[order]) * (binary & ~trunk).sum()
+    gone = gone / max(1, np.count_nonzero(pieces))
+    kept = np.zeros(count + 1, dtype=bool)
+    kept[order[gone > (1.0 - coverage) * binary.sum()]] = True
     # Voxels on the cuts follow the nearest piece.
     nearest = ndimage.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
     twigs = kept[pieces[tuple(nearest)]] if count else np.ones_like(binary)

@@ -1,0 +1,453 @@
+"""A run delivers each case once, continues where it was killed, replaces nothing that is not its own."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from volseg.checks import InputError
+from volseg.data import predictions as predictions_module
+from volseg.data.predictions import PredictionFolder
+from volseg.files import OutputLock, sha256_of
+from volseg.geometry import Geometry
+
+SHAPE = (5, 7, 3)
+GEOMETRY = Geometry(SHAPE, np.diag([0.5, 0.5, 2.0, 1.0]))
+
+
+@pytest.fixture
+def cases(tmp_path):
+    (tmp_path / "images").mkdir()
+    made = []
+    for name in ("a", "b", "c"):
+        path = tmp_path / "images" / f"{name}.nii.gz"
+        path.write_bytes(name.encode())
+        made.append({"case": name, "image": str(path)})
+    return made
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def labels_of(name):
+    return np.random.default_rng(ord(name[0])).integers(0, 3, SHAPE).astype(np.uint8)
+
+
+def deliver(folder, cases):
+    """Compute what is pending; return the names that were computed."""
+    names = [item["case"] for item in folder.pending(cases)]
+    for name in names:
+        folder.save(name, labels_of(name), GEOMETRY)
+    return names
+
+
+def run(out, cases, **options):
+    folder = PredictionFolder(out, **options)
+    names = deliver(folder, cases)
+    folder.finish()
+    return names
+
+
+def summary_of(out):
+    summary = json.loads((out / "summary.json").read_text())
+    return summary, {record["case"]: record for record in summary["cases"]}
+
+
+def exit_code(folder):
+    with pytest.raises(SystemExit) as stopped:
+        folder.finish()
+    return stopped.value.code
+
+
+def test_every_case_gets_its_file_and_its_record(out, cases):
+    assert run(out, cases, settings={"fusion": "mean"}) == ["a", "b", "c"]
+    for name in "abc":
+        assert np.array_equal(
+            np.asarray(nib.load(out / name / f"{name}_seg.nii.gz").dataobj), labels_of(name)
+        )
+    summary, records = summary_of(out)
+    assert (summary["delivered"], summary["failed"], summary["settings"]) == (3, 0, {"fusion": "mean"})
+    assert set(summary["versions"]) == {"volseg", "monai", "torch", "numpy", "nibabel"}
+    record = records["a"]
+    assert record["outputs"] == {"a/a_seg.nii.gz": sha256_of(out / "a" / "a_seg.nii.gz")}
+    assert sum(record["voxels"].values()) == np.prod(SHAPE)
+    assert (record["status"], record["warnings"]) == ("done", [])
+    assert record["seconds"] >= 0
+    assert record["input"]
+
+
+def test_the_same_command_again_computes_nothing(out, cases):
+    run(out, cases)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.gz")}
+    assert run(out, cases) == []
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.gz")} == before
+    _, records = summary_of(out)
+    assert {record["status"] for record in records.values()} == {"skipped"}
+    assert records["a"]["outputs"]
+
+
+def test_overwrite_computes_everything_anew(out, cases):
+    run(out, cases)
+    (out / "a" / "a_seg.nii.gz").write_text("corrected")
+    assert run(out, cases, overwrite=True) == ["a", "b", "c"]
+    assert np.array_equal(np.asarray(nib.load(out / "a" / "a_seg.nii.gz").dataobj), labels_of("a"))
+
+
+def test_a_lost_result_is_computed_again(out, cases):
+    run(out, cases)
+    (out / "b" / "b_seg.nii.gz").unlink()
+    assert run(out, cases) == ["b"]
+
+
+def test_a_hand_corrected_result_is_kept_and_the_others_delivered(out, cases, capsys):
+    run(out, cases)
+    (out / "b" / "b_seg.nii.gz").write_text("corrected by hand")
+    (out / "c" / "c_seg.nii.gz").unlink()
+    folder = PredictionFolder(out)
+    assert deliver(folder, cases) == ["c"]
+    assert exit_code(folder) == 2
+    assert (out / "b" / "b_seg.nii.gz").read_text() == "corrected by hand"
+    _, records = summary_of(out)
+    assert [records[name]["status"] for name in "abc"] == ["skipped", "failed", "done"]
+    assert (records["b"]["stage"], "--overwrite true" in records["b"]["reason"]) == ("write", True)
+    assert "b_seg.nii.gz: expected no file, or one that volseg wrote" in capsys.readouterr().err
+
+
+def test_a_file_that_volseg_did_not_write_is_kept(out, cases):
+    (out / "a").mkdir(parents=True)
+    (out / "a" / "a_seg.nii.gz").write_text("mine")
+    folder = PredictionFolder(out)
+    assert deliver(folder, cases) == ["b", "c"]
+    assert exit_code(folder) == 2
+    assert (out / "a" / "a_seg.nii.gz").read_text() == "mine"
+
+
+def test_a_result_that_is_corrected_during_the_run_is_kept(out, cases):
+    folder = PredictionFolder(out)
+    folder.pending(cases)
+    (out / "a").mkdir()
+    (out / "a" / "a_seg.nii.gz").write_text("mine")
+    with pytest.raises(InputError, match="changed or made otherwise"):
+        folder.save("a", labels_of("a"), GEOMETRY)
+    exit_code(folder)
+    assert (out / "a" / "a_seg.nii.gz").read_text() == "mine"
+
+
+@pytest.mark.parametrize("change", ["settings", "input"])
+def test_results_of_other_settings_or_another_input_are_neither_done_nor_replaced(out, cases, change):
+    run(out, cases, settings={"threshold": 0.5})
+    if change == "input":
+        Path(cases[0]["image"]).write_text("another image")
+    folder = PredictionFolder(out, settings={"threshold": 0.5 if change == "input" else 0.4})
+    assert folder.pending(cases) == []
+    assert exit_code(folder) == (2 if change == "input" else 1)
+    assert "another input or other settings" in summary_of(out)[1]["a"]["reason"]
+
+
+def test_an_input_that_changes_during_the_run_is_refused(out, cases):
+    folder = PredictionFolder(out)
+    folder.pending(cases)
+    Path(cases[0]["image"]).write_text("another image")
+    with pytest.raises(InputError, match="a changed one"):
+        folder.save("a", labels_of("a"), GEOMETRY)
+    exit_code(folder)
+    assert not (out / "a").exists()
+
+
+def test_a_missing_input_fails_alone(out, cases):
+    Path(cases[1]["image"]).unlink()
+    folder = PredictionFolder(out)
+    assert deliver(folder, cases) == ["a", "c"]
+    assert exit_code(folder) == 2
+    record = summary_of(out)[1]["b"]
+    assert (record["stage"], "No such file" in record["reason"]) == ("read", True)
+
+
+def test_nothing_to_do_is_an_error(out):
+    with pytest.raises(InputError, match="expected at least one case, got none; check dataset_dir"):
+        PredictionFolder(out).pending([])
+    assert exit_code(PredictionFolder(out)) == 1
+
+
+def test_two_cases_of_one_name_are_refused(out, cases):
+    cases[2]["case"] = "a"
+    with pytest.raises(InputError, match=r"a\.nii\.gz and .*c\.nii\.gz both called a"):
+        PredictionFolder(out).pending(cases)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../escape",
+        "a\nb",
+        "@output_dir",
+        "größe 日本",
+        "x" * 240,
+        "$import('os')",
+        "-rf",
+        "summary.json",
+        ".",
+        "a/b",
+    ],
+    ids=lambda name: ascii(name)[:20],
+)
+def test_any_case_name_stays_below_the_output_folder(tmp_path, out, cases, name):
+    before = set(tmp_path.iterdir())
+    item = {"case": name, "image": cases[0]["image"]}
+    assert run(out, [item]) == [name]
+    assert set(tmp_path.iterdir()) == before | {out}
+    written = list(out.rglob("*_seg.nii.gz"))
+    assert len(written) == 1
+    assert written[0].parent.parent == out
+    assert written[0].name == f"{written[0].parent.name}_seg.nii.gz"
+    assert list(summary_of(out)[1]) == [name]
+    assert run(out, [item]) == []
+
+
+def test_failures_are_told_in_six_lines_at_most(out, cases, capsys):
+    items = [{"case": f"c\n{number}", "image": cases[0]["image"]} for number in range(20)]
+    folder = PredictionFolder(out)
+    folder.pending(items)
+    for item in items[:9]:
+        folder.fail(item["case"], "predict", "lost\nin space")
+    assert exit_code(folder) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6
+    assert lines[0].startswith("20 of 20 cases failed; see ")
+    assert lines[1] == "  'c\\n0': lost in space"
+    assert lines[-1] == "  and 16 more"
+
+
+def test_a_case_that_was_never_reached_counts_as_failed(out, cases):
+    folder = PredictionFolder(out)
+    folder.pending(cases)
+    folder.save("a", labels_of("a"), GEOMETRY)
+    assert exit_code(folder) == 2
+    assert summary_of(out)[1]["c"]["reason"] == "the run ended before this case"
+
+
+def test_a_failed_case_is_tried_again(out, cases):
+    folder = PredictionFolder(out)
+    folder.pending(cases)
+    folder.fail("a", "predict", MemoryError())
+    exit_code(folder)
+    assert summary_of(out)[1]["a"]["reason"] == "MemoryError"
+    assert run(out, cases) == ["a", "b", "c"]
+
+
+def test_an_unknown_stage_or_case_is_refused(out, cases):
+    folder = PredictionFolder(out)
+    with pytest.raises(ValueError, match="stage must be one of predict, read, write"):
+        folder.fail("a", "reed", "x")
+    with pytest.raises(ValueError, match="case must be one that pending has seen, got 'x'"):
+        folder.item("x")
+
+
+def test_two_runs_do_not_share_a_folder(out, cases):
+    folder = PredictionFolder(out)
+    folder.pending(cases)
+    with pytest.raises(InputError, match="no other run is writing into"):
+        PredictionFolder(out).pending(cases)
+    exit_code(folder)
+    with OutputLock(out):
+        pass
+
+
+@pytest.mark.parametrize("place", ["images", "images/..", "images/scan", "images/scan/deeper", "."])
+def test_outputs_do_not_become_inputs(tmp_path, cases, place):
+    scan = tmp_path / "images" / "scan"
+    (scan / "deeper").mkdir(parents=True)
+    items = [{"case": "scan", "image": str(scan)}]
+    if place in ("images/..", "."):
+        items = [
+            {"case": "images", "image": str(tmp_path / "images" / "a.nii.gz")}
+        ]  # ./images/images_seg.nii.gz
+    with pytest.raises(InputError, match="apart from the inputs"):
+        PredictionFolder(tmp_path / place).pending(items)
+
+
+def test_a_foreign_summary_is_kept(out, cases):
+    out.mkdir()
+    (out / "summary.json").write_text("mine")
+    with pytest.raises(InputError, match="a file without a journal"):
+        PredictionFolder(out).pending(cases)
+    with OutputLock(out):
+        assert (out / "summary.json").read_text() == "mine"
+
+
+def test_a_link_in_place_of_a_case_folder_is_not_followed(tmp_path, out, cases):
+    out.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (out / "a").symlink_to(tmp_path / "elsewhere")
+    folder = PredictionFolder(out)
+    assert deliver(folder, cases) == ["b", "c"]
+    assert exit_code(folder) == 2
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_full_disk_costs_one_case_and_leaves_no_half_file(out, cases, monkeypatch):
+    folder = PredictionFolder(out)
+    folder.pending(cases)
+    folder.save("a", labels_of("a"), GEOMETRY)
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions_module, "write_nifti", no_space)
+        with pytest.raises(OSError, match="No space left") as full:
+            folder.save("b", labels_of("b"), GEOMETRY)
+    folder.fail("b", "write", full.value)
+    folder.save("c", labels_of("c"), GEOMETRY)
+    assert exit_code(folder) == 2
+    assert [summary_of(out)[1][name]["status"] for name in "abc"] == ["done", "failed", "done"]
+    assert run(out, cases) == ["b"]
+
+
+def no_space(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "b_seg.nii.gz")
+
+
+def test_a_disk_too_full_for_journal_and_summary_still_ends_with_a_reason(out, cases, monkeypatch, capsys):
+    folder = PredictionFolder(out)
+    deliver(folder, cases)
+    monkeypatch.setattr(folder._journal, "append", no_space)
+    folder.fail("b", "write", "x")
+    monkeypatch.setattr(predictions_module, "write_json", no_space)
+    assert exit_code(folder) == 2
+    assert "No space left" in capsys.readouterr().err
+    with OutputLock(out):
+        pass
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_label_maps_of_any_type_are_stored_as_small_integers(out, cases, kind):
+    labels = torch.as_tensor(labels_of("a") > 0).to(kind)
+    folder = PredictionFolder(out)
+    folder.pending(cases[:1])
+    paths = folder.save("a", labels[None], GEOMETRY, probability=labels[None].float() / 2)
+    folder.finish()
+    assert nib.load(paths["seg"]).get_data_dtype() == np.uint8
+    assert nib.load(paths["prob"]).get_data_dtype() == np.float32
+    assert np.asarray(nib.load(paths["prob"]).dataobj).max() == 0.5
+
+
+def test_several_masks_are_counted_apart(out, cases):
+    masks = np.stack([labels_of("a") == 1, labels_of("a") == 2])
+    folder = PredictionFolder(out)
+    folder.pending(cases[:1])
+    folder.save("a", masks, GEOMETRY)
+    folder.finish()
+    assert nib.load(out / "a" / "a_seg.nii.gz").shape == (*SHAPE, 2)
+    assert summary_of(out)[1]["a"]["voxels"] == {"1": int(masks[0].sum()), "2": int(masks[1].sum())}
+
+
+@pytest.mark.parametrize("bad", ["size", "fraction"])
+def test_what_is_no_label_map_of_the_image_is_refused(out, cases, bad):
+    folder = PredictionFolder(out)
+    folder.pending(cases)
+    pred = np.zeros((7, 5, 3)) if bad == "size" else np.full(SHAPE, 0.5)
+    with pytest.raises(ValueError, match="undo the resampling" if bad == "size" else "threshold it"):
+        folder.save("a", pred, GEOMETRY)
+    exit_code(folder)
+
+
+def test_a_stale_probability_does_not_stay_beside_a_new_result(out, cases):
+    folder = PredictionFolder(out)
+    folder.pending(cases[:1])
+    folder.save("a", labels_of("a"), GEOMETRY, probability=np.ones(SHAPE), disagreement=np.ones(SHAPE))
+    folder.finish()
+    assert sorted(path.name for path in (out / "a").iterdir()) == [
+        "a_disagreement.nii.gz",
+        "a_prob.nii.gz",
+        "a_seg.nii.gz",
+    ]
+    run(out, cases[:1], overwrite=True)
+    assert [path.name for path in (out / "a").iterdir()] == ["a_seg.nii.gz"]
+
+
+def test_a_picture_gets_a_png_of_class_indices_beside_the_nifti(out, cases):
+    shape = (6, 4, 1)
+    labels = np.arange(24, dtype=np.uint8).reshape(shape)
+    folder = PredictionFolder(out)
+    folder.pending(cases[:1])
+    paths = folder.save(
+        "a", torch.as_tensor(labels[None, ..., 0]), Geometry(shape, np.eye(4), spacing_is_known=False)
+    )
+    folder.finish()
+    with Image.open(paths["png"]) as picture:
+        assert np.array_equal(np.asarray(picture), labels[:, :, 0].T)
+    assert summary_of(out)[1]["a"]["warnings"] == ["the image states no spacing; 1 mm was assumed"]
+    assert run(out, cases[:1]) == []
+
+
+def test_an_empty_result_is_warned_of(out, cases):
+    folder = PredictionFolder(out)
+    folder.pending(cases[:1])
+    folder.save("a", np.zeros(SHAPE, np.uint8), GEOMETRY)
+    folder.finish()
+    assert summary_of(out)[1]["a"]["warnings"] == ["nothing was found"]
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from volseg import files
+from volseg.data.predictions import PredictionFolder
+from volseg.geometry import Geometry
+
+out, images, moment = sys.argv[1:]
+shape = (5, 7, 3)
+folder = PredictionFolder(out, settings={"threshold": 0.5})
+calls = {"link": 0, "append": 0}
+
+def after(name, function, number):
+    def call(*args, **kwargs):
+        result = function(*args, **kwargs)
+        calls[name] += 1
+        if calls[name] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return call
+
+if moment != "never":
+    name, number = moment.split()
+    if name == "link":  # the file has its name, the journal does not yet say done
+        os.link = after("link", os.link, int(number))
+    else:
+        files.Journal.append = after("append", files.Journal.append, int(number))
+cases = [{"case": name, "image": f"{images}/{name}.nii.gz"} for name in "abc"]
+for item in folder.pending(cases):
+    labels = np.random.default_rng(ord(item["case"])).integers(0, 3, shape).astype(np.uint8)
+    folder.save(item["case"], labels, Geometry(shape, np.eye(4)), probability=labels / 2)
+folder.finish()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["link 3", "link 4", "append 4", "append 5", "append 6"])
+def test_a_killed_run_started_again_ends_like_the_undisturbed_one(tmp_path, cases, moment):
+    def start(out, moment):
+        command = [sys.executable, "-c", KILLED, str(out), str(tmp_path / "images"), moment]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert start(tmp_path / "killed", moment).returncode == -signal.SIGKILL
+    again = start(tmp_path / "killed", "never")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert start(tmp_path / "undisturbed", "never").returncode == 0
+    results = [
+        {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.nii.gz")}
+        for root in (tmp_path / "killed", tmp_path / "undisturbed")
+    ]
+    assert len(results[0]) == 6
+    assert results[0] == results[1]
+    assert not list((tmp_path / "killed").rglob(".volseg-tmp-*"))

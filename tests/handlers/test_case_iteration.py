@@ -1,0 +1,202 @@
+"""A lost case costs one case, whatever goes wrong in its iteration."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.engines import SupervisedEvaluator
+from monai.inferers import SimpleInferer
+from monai.transforms import (
+    Activationsd,
+    AsDiscreted,
+    Compose,
+    CopyItemsd,
+    EnsureChannelFirstd,
+    EnsureTyped,
+    Flipd,
+    Invertd,
+    LoadImaged,
+    Orientationd,
+)
+
+from volseg.data import predictions as predictions_module
+from volseg.data.case_dataset import CaseDataset, collate_cases
+from volseg.data.predictions import PredictionFolder
+from volseg.handlers.case_iteration import CaseIteration
+
+pytestmark = [  # LoadImage tries all its readers
+    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
+]
+SHAPE = (5, 7, 3)
+AFFINE = np.array([[0, 0.5, 0, 3], [-0.7, 0, 0, 4], [0, 0, 2.0, 5], [0, 0, 0, 1]])
+
+
+class Threshold(torch.nn.Module):
+    """Logits of "brighter than 0.5"; a brightness of 7 and above stands for a fault."""
+
+    def forward(self, image):
+        """Give logits of the image's shape."""
+        highest = float(image.max())
+        if highest == 7:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7 GiB.")
+        if highest == 8:
+            return image * float("nan")
+        return image - 0.5
+
+
+def image_of(name):
+    values = np.random.default_rng(ord(name[0])).random(SHAPE).astype(np.float32)
+    values[0, 0, 0] = {"memory": 7, "nan": 8}.get(name, 0)
+    return values
+
+
+@pytest.fixture
+def cases(tmp_path):
+    made = []
+    for name in ("a", "missing", "memory", "nan", "z"):
+        path = tmp_path / f"{name}.nii.gz"
+        if name == "missing":
+            path.write_bytes(b"no nifti")
+        else:
+            nib.save(nib.Nifti1Image(image_of(name), AFFINE), path)
+        made.append({"case": name, "image": str(path), "label": None})
+    return made
+
+
+def evaluator_for(folder, cases, *, extra=(), network=None, **options):
+    before = Compose(
+        [
+            LoadImaged("image", reader="volseg.data.VolumeReader"),
+            EnsureChannelFirstd("image"),
+            Orientationd("image", axcodes="RAS", labels=None),
+            EnsureTyped("image", dtype=torch.float32),
+        ]
+    )
+    after = Compose(
+        [
+            Activationsd("pred", sigmoid=True),
+            CopyItemsd("pred", names="probability"),
+            AsDiscreted("pred", threshold=0.5),
+            Invertd(["pred", "probability"], before, "image", nearest_interp=False, to_tensor=True),
+            *extra,
+        ]
+    )
+    data = CaseDataset(folder.pending(cases), before)
+    return SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(data, batch_size=1, collate_fn=collate_cases),
+        network=network or Threshold(),
+        inferer=SimpleInferer(),
+        postprocessing=after,
+        iteration_update=CaseIteration(folder),
+        **options,
+    )
+
+
+def finish(folder, out):
+    with pytest.raises(SystemExit) as stopped:
+        folder.finish()
+    records = json.loads((out / "summary.json").read_text())["cases"]
+    return stopped.value.code, {record["case"]: record for record in records}
+
+
+def check_delivered(tmp_path, name):
+    image = nib.load(tmp_path / "out" / name / f"{name}_seg.nii.gz")
+    assert np.array_equal(np.asarray(image.dataobj), image_of(name) > 0.5)
+    assert np.array_equal(image.affine, nib.load(tmp_path / f"{name}.nii.gz").affine)
+
+
+def test_every_fault_costs_its_own_case_only(tmp_path, cases):
+    folder = PredictionFolder(tmp_path / "out")
+    evaluator_for(folder, cases).run()
+    code, records = finish(folder, tmp_path / "out")
+    assert code == 2
+    stages = {name: (record["status"], record.get("stage")) for name, record in records.items()}
+    assert stages == {
+        "a": ("done", None),
+        "missing": ("failed", "read"),
+        "memory": ("failed", "predict"),
+        "nan": ("failed", "predict"),
+        "z": ("done", None),
+    }
+    assert records["memory"]["reason"].startswith("OutOfMemoryError: CUDA out of memory.")
+    assert records["nan"]["reason"].startswith("network: expected finite output, got NaN or infinity")
+    assert "missing.nii.gz" in records["missing"]["reason"]
+    for name in ("a", "z"):
+        check_delivered(tmp_path, name)
+
+
+def test_probabilities_and_disagreement_lie_beside_the_labels(tmp_path, cases):
+    folder = PredictionFolder(tmp_path / "out")
+    extra = [CopyItemsd("probability", names="disagreement")]
+    evaluator_for(folder, cases[:1], extra=extra).run()
+    folder.finish()
+    kinds = sorted(path.name for path in (tmp_path / "out" / "a").iterdir())
+    assert kinds == ["a_disagreement.nii.gz", "a_prob.nii.gz", "a_seg.nii.gz"]
+    written = np.asarray(nib.load(tmp_path / "out" / "a" / "a_prob.nii.gz").dataobj)
+    # float32 sigmoid
+    assert np.allclose(written, 1 / (1 + np.exp(0.5 - image_of("a"))), atol=1e-6)
+
+
+def test_a_disk_that_fills_up_costs_the_case_being_written(tmp_path, cases, monkeypatch):
+    write = predictions_module.write_nifti
+
+    def full_for_a(path, *args, **kwargs):
+        if path.name.startswith("a_"):
+            raise OSError(28, "No space left on device", str(path))
+        write(path, *args, **kwargs)
+
+    monkeypatch.setattr(predictions_module, "write_nifti", full_for_a)
+    folder = PredictionFolder(tmp_path / "out")
+    evaluator_for(folder, [cases[0], cases[-1]]).run()
+    code, records = finish(folder, tmp_path / "out")
+    assert (code, records["a"]["stage"], records["z"]["status"]) == (2, "write", "done")
+    assert "No space left on device" in records["a"]["reason"]
+
+
+def test_a_result_that_is_not_on_the_image_grid_is_not_written(tmp_path, cases):
+    class Wrong(torch.nn.Module):
+        def forward(self, image):
+            return torch.zeros(1, 1, 4, 4, 4)
+
+    folder = PredictionFolder(tmp_path / "out")
+    evaluator_for(folder, cases[:1], network=Wrong()).run()
+    code, records = finish(folder, tmp_path / "out")
+    assert (code, records["a"]["status"]) == (1, "failed")
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
+
+
+def test_postprocessing_that_fails_costs_one_case(tmp_path, cases):
+    folder = PredictionFolder(tmp_path / "out")
+    evaluator_for(folder, cases[:1], extra=[Flipd("no such key")]).run()
+    code, records = finish(folder, tmp_path / "out")
+    assert (code, records["a"]["stage"]) == (1, "predict")
+    assert "no such key" in records["a"]["reason"]
+
+
+def test_an_interrupt_ends_the_run(tmp_path, cases):
+    class Interrupted(torch.nn.Module):
+        def forward(self, image):
+            raise KeyboardInterrupt
+
+    folder = PredictionFolder(tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        evaluator_for(folder, cases[:1], network=Interrupted()).run()
+    finish(folder, tmp_path / "out")
+
+
+def test_whole_number_output_is_taken_as_it_is(tmp_path, cases):
+    class Labels(torch.nn.Module):
+        def forward(self, image):
+            return (image > 0.5).long()
+
+    folder = PredictionFolder(tmp_path / "out")
+    evaluator = evaluator_for(folder, cases[:1], network=Labels())
+    evaluator.run()
+    assert len(evaluator.state.output) == 1
+    folder.finish()

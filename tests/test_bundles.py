@@ -1,0 +1,141 @@
+"""Layers, baked configs, overrides and refusals of bundles."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from volseg import bundles
+from volseg.checks import InputError
+
+ROOT = Path(__file__).parent.parent / "bundles"
+NAMES = sorted(path.parent.name for path in ROOT.glob("*/src"))
+CONFIG = {
+    "epochs": 3,
+    "network_def": {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 1, "kernel_size": 1},
+    "train": {"handlers": [{"_target_": "StatsHandler"}], "roi_size": [8, 8]},
+    "optimizer": "$torch.optim.SGD([])",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_configs_are_those_baked_from_the_layers(name):
+    for file, text in bundles.baked_configs(ROOT / name).items():
+        assert (ROOT / name / "configs" / file).read_text() == text, f"run: volseg bake bundles/{name}"
+
+
+def test_a_later_layer_replaces_a_leaf_and_extends_a_list(tmp_path):
+    write = {
+        "b/src/common.json": {"a": {"x": 1, "y": 2}, "items": [1]},
+        "_shared/train.json": {"wired": "@a"},
+        "b/src/train.json": {"a::x": 5, "+items": [2]},
+    }
+    for other in ("evaluate", "inference", "multi_gpu_train", "multi_gpu_evaluate"):
+        write[f"_shared/{other}.json"] = {}
+    for file, content in write.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(json.dumps(content))
+    (tmp_path / "_shared" / "logging.conf").write_text("[loggers]\n")
+    baked = bundles.baked_configs(tmp_path / "b")
+    assert json.loads(baked["train.json"]) == {"a": {"x": 5, "y": 2}, "items": [1, 2], "wired": "@a"}
+    assert json.loads(baked["multi_gpu_train.json"]) == json.loads(baked["train.json"])
+    assert json.loads(baked["evaluate.json"])["a"] == {"x": 1, "y": 2}
+
+
+def test_a_missing_layer_is_named(tmp_path):
+    (tmp_path / "b" / "src").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"common\.json: expected a layer"):
+        bundles.baked_configs(tmp_path / "b")
+
+
+def test_dumped_json_is_the_same_json_in_lines_that_fit():
+    content = {"short": [1, 2, 3], "long": [{"name": "x" * 30, "value": number} for number in range(5)], "empty": {}}
+    text = bundles.dump(content)
+    assert json.loads(text) == content
+    assert max(map(len, text.splitlines())) <= 110
+    assert '    "short": [1, 2, 3],' in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--epochs=5",
+        "--network_def::out_channels=2",
+        "--network_def#bias=False",
+        "--train::handlers::0::_disabled_=True",
+        "--train::roi_size::0=4",
+        "--optimizer::lr=3",
+        "--config_file=x.json",
+        "--_meta_::version=2",
+        "positional",
+    ],
+)
+def test_overrides_that_name_something_pass(argument):
+    bundles.check_overrides([argument], CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("--epoch=5", "did you mean 'epochs'?"),
+        ("--network_deff::x=5", "did you mean 'network_def'?"),
+        ("--network_def::out_chanels=5", "did you mean 'out_channels'?"),
+        ("--train::handlers::7=5", "use one of 0"),
+        ("--+epoch=5", "did you mean 'epochs'?"),
+    ],
+)
+def test_an_override_that_names_nothing_is_refused_with_the_nearest_id(argument, hint):
+    with pytest.raises(InputError) as caught:
+        bundles.check_overrides([argument], CONFIG)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("dataset_dir", ["", None])
+def test_a_run_without_a_dataset_is_refused(dataset_dir):
+    with pytest.raises(InputError, match="pass --dataset_dir"):
+        bundles.start_run("bundle", dataset_dir)
+
+
+def test_a_dataset_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such path"):
+        bundles.start_run("bundle", str(tmp_path / "nowhere"))
+
+
+def test_the_root_follows_the_config_file_on_the_command_line(monkeypatch, tmp_path):
+    (tmp_path / "copy" / "configs").mkdir(parents=True)
+    (tmp_path / "copy" / "configs" / "metadata.json").write_text("{}")
+    config = tmp_path / "copy" / "configs" / "train.json"
+    monkeypatch.setattr(sys, "argv", ["run", "--config_file", f"['{config}', 'other.json']"])
+    assert bundles.bundle_root("kidney_vessels") == str(tmp_path / "copy")
+
+
+def test_the_root_without_a_command_line_is_that_of_the_sources(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    monkeypatch.chdir(tmp_path)
+    assert Path(bundles.bundle_root("kidney_vessels")) == (ROOT / "kidney_vessels").resolve()
+
+
+def test_an_unknown_bundle_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="pass --bundle_root"):
+        bundles.bundle_root("liver_vessels")
+
+
+def test_joining_ranks_needs_torchrun(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(InputError, match="torchrun"):
+        bundles.join_ranks(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("workflow", bundles.WORKFLOWS)
+def test_every_reference_of_a_baked_config_resolves_to_something(name, workflow):
+    parser = ConfigParser(ConfigParser.load_config_file(str(ROOT / name / "configs" / f"{workflow}.json")))
+    parser.parse(True)
+    for identifier, item in parser.ref_resolver.items.items():
+        for reference in parser.ref_resolver.find_refs_in_config(config=item.get_config(), id=identifier):
+            assert reference in parser.ref_resolver.items, f"{identifier} refers to @{reference}"

@@ -1,0 +1,278 @@
+"""SenNet + HOA: kidneys as folders of TIFF slices with vessel labels, and any data in the same layout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from volseg.checks import check_positive, refuse
+from volseg.data.datalist import DATALIST_NAME, CaseItem, Datalist, write_datalist
+from volseg.data.datasets import CaseRow, PrepareReport
+from volseg.data.datasets.sennet_layout import KIDNEY, KidneyCase, find_kidneys
+from volseg.data.datasets.stack_check import LabelSlice, check_folders, check_stack, number_slices
+from volseg.data.rle import decode_rle
+from volseg.data.splits import assign_folds
+
+__all__ = ["prepare_sennet"]
+
+_SPACING_MM = 0.05
+# kidney_1_voi is a small part of kidney 1, scanned again at 5.2 µm
+_SPACING_MM_OF = {"kidney_6": 0.06308, "kidney_1_voi": 0.0052}
+_COVERAGE_OF = {"kidney_2": 0.65, "kidney_3_sparse": 0.85}
+_MAX_FOLDS = 5
+_FIRST_SHARE, _GAP_SLICES = 0.7, 2
+_DESCRIPTION = "Blood vessels in 3D kidney scans, one TIFF per z slice (SenNet + HOA layout)."
+
+
+_Pair = tuple[CaseItem, KidneyCase]
+
+
+def prepare_sennet(
+    raw: str | Path,
+    *,
+    output_dir: str | Path | None = None,
+    spacing_mm: float | Sequence[float] | None = None,
+    folds: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> PrepareReport:
+    """Check kidneys in the challenge's layout, or plain `images` + `labels` folders, and write a datalist.
+
+    All slices of a kidney share one group. `kidney_3_dense` takes its images from `kidney_3_sparse`. Where
+    label folders are missing, `train_rles.csv` is decoded into `<output_dir>/labels/<kidney>`. Cases without
+    labels become the test section. A single group cannot fill two folds: each of its volumes is then cut
+    along z into two items, the first 70 % of its labelled slices (fold 1) and the rest (fold 0), two slices
+    apart.
+
+    Args:
+        raw: the unpacked download, its `train` folder, or a folder of cases.
+        output_dir: folder for the datalist and decoded labels; `raw` by default.
+        spacing_mm: edge length of a voxel, or three; by default 0.05, for `kidney_6` 0.06308, for
+            `kidney_1_voi` 0.0052; other names have no default.
+        folds: number of folds; one per group, up to 5, by default.
+        seed: of the assignment to folds.
+        overwrite: replace an existing datalist and decoded labels.
+
+    Returns:
+        The report; with faults in it nothing was written.
+
+    Raises:
+        InputError: when `raw` is no such data set, or a datalist exists and `overwrite` is False.
+    """
+    from volseg import files
+
+    folder = _existing_folder(raw)
+    target = Path(os.path.abspath(output_dir)) if output_dir is not None else folder
+    if (target / DATALIST_NAME).exists() and not overwrite:
+        refuse(
+            target / DATALIST_NAME, "no datalist yet", "one that exists", "use --overwrite or --output-dir"
+        )
+    spacing = _three(spacing_mm)
+    cases, faults = find_kidneys(folder)
+    files.check_writable(target)
+    report = PrepareReport("sennet", faults=faults)
+    for case in cases:
+        _check(case, report)
+    _check_duplicates(cases, report)
+    pairs = [(_item(case, folder, target, spacing), case) for case in cases if case.images is not None]
+    training = [pair for pair in pairs if pair[1].is_labelled and not pair[1].is_test]
+    test = [pair for pair in pairs if not pair[1].is_labelled or pair[1].is_test]
+    training = _with_folds(training, folds, seed, report)
+    report.cases = [_row(item, case) for item, case in [*training, *test]]
+    if report.faults:
+        return report
+    for case in cases:
+        _write_labels(case, target, overwrite)
+    root = None if target == folder else str(folder)
+    items = [[item for item, _ in section] for section in (training, test)]
+    classes = {0: "background", 1: "vessel"}
+    content = Datalist("sennet", items[0], items[1], description=_DESCRIPTION, root=root, classes=classes)
+    write_datalist(target / DATALIST_NAME, content, overwrite)
+    report.datalist = str(target / DATALIST_NAME)
+    return report
+
+
+def _existing_folder(raw: str | Path) -> Path:
+    if not str(raw).strip():
+        refuse("RAW", "the folder of the data set", "an empty text", "give the unpacked download")
+    folder = Path(os.path.abspath(raw))
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "nothing there"
+        refuse(folder, "the folder of the data set", got, "unpack the download and give its folder")
+    return folder
+
+
+def _three(spacing_mm: float | Sequence[float] | None) -> list[float] | None:
+    if spacing_mm is None:
+        return None
+    edges = [spacing_mm] * 3 if isinstance(spacing_mm, int | float) else list(spacing_mm)
+    check_positive("spacing_mm", edges)
+    if len(edges) != 3:
+        raise ValueError(f"spacing_mm must be one number or three, got {len(edges)}; give x, y and z")
+    return [float(edge) for edge in edges]
+
+
+def _check(case: KidneyCase, report: PrepareReport) -> None:
+    if case.images is None:
+        report.faults.append(
+            f"{case.name}: expected a folder images, got labels alone; download the images too"
+        )
+        return
+    labels: dict[int, LabelSlice] = dict(case.run_lengths)
+    faults: list[str] = []
+    if case.label_folder is not None:
+        numbered, faults = number_slices(case.label_folder, f"{case.name}/labels")
+        labels.update(numbered)
+        if not numbered:
+            faults.append(
+                f"{case.name}/labels: expected label slices, got an empty folder; fill or remove it"
+            )
+    case.findings = check_stack(case.name, case.images, labels, is_part_labelled=case.borrows_images)
+    faults += case.findings.faults
+    if not faults:
+        faults = check_folders(folder for folder in (case.images, case.label_folder) if folder is not None)
+    # the images of kidney_3_sparse are checked for two cases; each fault is told once
+    report.faults += [fault for fault in faults if fault not in report.faults]
+
+
+def _check_duplicates(cases: Sequence[KidneyCase], report: PrepareReport) -> None:
+    for index, case in enumerate(cases):
+        for other in cases[:index]:
+            if case.images == other.images or not case.findings.fingerprints & other.findings.fingerprints:
+                continue
+            told = f"{case.name}: has image slices that {other.name} has too"
+            if case.group == other.group or not (case.is_labelled and other.is_labelled):
+                report.warnings.append(told)
+            else:
+                report.faults.append(f"{told}; give both the same group in groups.json, or remove one")
+
+
+def _item(case: KidneyCase, folder: Path, target: Path, spacing: list[float] | None) -> CaseItem:
+    kidney = KIDNEY.match(case.name)
+    default = _SPACING_MM_OF.get(kidney.group(), _SPACING_MM) if kidney else None
+    edge = _SPACING_MM_OF.get(case.name, default)
+    known = [edge] * 3 if edge is not None else None
+    item: CaseItem = {
+        "image": _relative(case.images or folder, folder),
+        "case": case.name,
+        "group": case.group,
+    }
+    if case.is_labelled:
+        item["label"] = _relative(case.label_folder or target / "labels" / case.name, folder)
+        item["label_coverage"] = _COVERAGE_OF.get(case.name, 1.0)
+        if case.borrows_images and case.findings.labelled_range is not None:
+            item["labelled_range"] = list(case.findings.labelled_range)
+    if spacing or known:
+        item["spacing_mm"] = spacing or known
+    return item
+
+
+def _relative(path: Path, folder: Path) -> str:
+    # labels decoded elsewhere lie beside the datalist, and are named in full
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def _with_folds(training: list[_Pair], folds: int | None, seed: int, report: PrepareReport) -> list[_Pair]:
+    groups = [item["group"] for item, _ in training]
+    count = len(set(groups))
+    if count == 0:
+        report.warnings.append("no case has labels: the datalist serves inference only")
+        return training
+    if count == 1:
+        return _cut_along_z(training, report)
+    number = min(_MAX_FOLDS, count) if folds is None else folds
+    if not 2 <= number <= count:
+        report.faults.append(f"folds: expected 2 to {count}, the number of groups, got {number}; change it")
+        return training
+    assigned = assign_folds(groups, folds=number, seed=seed)
+    return [({**item, "fold": fold}, case) for (item, case), fold in zip(training, assigned, strict=True)]
+
+
+def _cut_along_z(training: list[_Pair], report: PrepareReport) -> list[_Pair]:
+    # labelled slices of the only volume, cut at 70 %:  [first first first first] . . [last last]
+    cut_items: list[_Pair] = []
+    for item, case in training:
+        ranges = [_labelled(*pair) for pair in training if pair[0]["image"] == item["image"]]
+        first, end = min(start for start, _ in ranges), max(stop for _, stop in ranges)
+        cut = first + round(_FIRST_SHARE * (end - first))
+        start, stop = _labelled(item, case)
+        parts = {"first": (start, min(stop, cut), 1), "last": (max(start, cut + _GAP_SLICES), stop, 0)}
+        for name, (part_start, part_stop, fold) in parts.items():
+            if part_start < part_stop:
+                place = {"labelled_range": [part_start, part_stop], "fold": fold, "same_volume": True}
+                cut_items.append(({**item, "case": f"{item['case']}_{name}", **place}, case))
+    if {item["fold"] for item, _ in cut_items} != {0, 1}:
+        if not report.faults:
+            report.faults.append(
+                f"{training[0][1].name}: too few labelled slices to cut in two; 9 are enough, or add a case"
+            )
+        return training
+    group = training[0][1].group
+    report.warnings.append(
+        f"all labels belong to one group, {group}: training and validation come from one volume, "
+        f"cut along z {_GAP_SLICES} slices apart, and the validation score will be too good"
+    )
+    return cut_items
+
+
+def _labelled(item: CaseItem, case: KidneyCase) -> tuple[int, int]:
+    first, end = item.get("labelled_range", (0, len(case.findings.numbers)))
+    return first, end
+
+
+def _row(item: CaseItem, case: KidneyCase) -> CaseRow:
+    first, end = _labelled(item, case)
+    spacing, coverage = item.get("spacing_mm"), item.get("label_coverage", 1.0)
+    warnings = []
+    if spacing is None:
+        warnings.append("its spacing is unknown; state it with --spacing-mm")
+    if coverage < 1:
+        warnings.append(f"about {100 * (1 - coverage):.0f} % of its vessels are not labelled")
+    return CaseRow(
+        case=item["case"],
+        size=case.findings.size,
+        dtype=case.findings.dtype,
+        spacing_mm=spacing,
+        slices_labelled=sum(first <= index < end for index in case.findings.foreground),
+        foreground=case.findings.foreground_share(first, end),
+        coverage=coverage,
+        fold=item.get("fold"),
+        warnings=warnings,
+    )
+
+
+def _write_labels(case: KidneyCase, target: Path, overwrite: bool) -> None:
+    """Decode run lengths into slices named like the image's, 0 and 255."""
+    from volseg import files
+
+    if not case.run_lengths or case.images is None or case.findings.size is None:
+        return
+    width, height, _ = case.findings.size
+    images, _ = number_slices(case.images, case.name)
+    for number, text in case.run_lengths.items():
+        path = target / "labels" / case.name / f"{images[number].stem}.tif"
+        mask = decode_rle(text, (height, width)) * np.uint8(255)
+        if overwrite or not path.exists():
+            files.write_atomically(path, partial(_write_slice, mask=mask), overwrite=overwrite)
+        elif not np.array_equal(_read_rows(path), mask):
+            refuse(
+                path, "the label that train_rles.csv describes", "another one", "remove it or use --overwrite"
+            )
+
+
+def _write_slice(path: Path, *, mask: npt.NDArray[np.uint8]) -> None:
+    import tifffile
+
+    tifffile.imwrite(path, mask, compression="zlib", photometric="minisblack")
+
+
+def _read_rows(path: Path) -> npt.NDArray[np.uint8]:
+    from volseg.data import read_volume
+
+    array, _ = read_volume(path)
+    return array.reshape(array.shape[:2]).T

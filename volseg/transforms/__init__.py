@@ -1,0 +1,30 @@
+"""Dictionary transforms: slice stacks, labels, intensity and spacing; MONAI's own for everything else."""
+
+from __future__ import annotations
+
+from volseg.transforms.decide import DecideLabelsd
+from volseg.transforms.foreground import ForegroundIndicesd
+from volseg.transforms.intensity import IntensityStatisticsd, NormalizeByStatisticsd
+from volseg.transforms.labels import IGNORE, MapLabelsd, MaskUnlabelledd, PlaceSparseLabeld
+from volseg.transforms.paired import CheckPaird
+from volseg.transforms.rand_slice_stack import RandSliceStackd
+from volseg.transforms.slice_stack import stack_slices, unstack_slices
+from volseg.transforms.spacing import AssignSpacingd, MatchSpacingd, RestoreShaped
+
+__all__ = [
+    "IGNORE",
+    "AssignSpacingd",
+    "CheckPaird",
+    "DecideLabelsd",
+    "ForegroundIndicesd",
+    "IntensityStatisticsd",
+    "MapLabelsd",
+    "MaskUnlabelledd",
+    "MatchSpacingd",
+    "NormalizeByStatisticsd",
+    "PlaceSparseLabeld",
+    "RandSliceStackd",
+    "RestoreShaped",
+    "stack_slices",
+    "unstack_slices",
+]
