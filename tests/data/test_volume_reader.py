@@ -92,7 +92,7 @@ def test_the_readers_own_array_keeps_the_files_type(tmp_path):
         assert reader.get_data(reader.read(path))[0].dtype == np.uint16
 
 
-@pytest.mark.parametrize("arguments", [{"spacing_mm": (1, 0, 1)}, {"max_workers": 0}])
+@pytest.mark.parametrize("arguments", [{"spacing_mm": (1, 0, 1)}, {"spacing_mm": (1, 1)}, {"max_workers": 0}])
 def test_a_reader_checks_its_arguments(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         VolumeReader(**arguments)

@@ -158,8 +158,8 @@ def test_a_stack_of_several_channels_is_channel_major():
 
 def test_overlapping_predictions_of_neighbouring_stacks_are_averaged():
     depth = torch.arange(5.0)[:, None, None].expand(1, 1, 5, 2, 2)
-    # Every stack says 1 for its last slice and 0 for the others. Slice 0 is the last of no stack; slices 1 to 3
-    # are seen by three stacks and are the last of one; slice 4 is seen by two.
+    # Every stack says 1 for its last slice and 0 for the others. Slice 0 is the last of no stack; slices 1 to
+    # 3 are seen by three stacks and are the last of one; slice 4 is seen by two.
     is_last = exact(out_slices=3, axes=(0,))(
         depth, lambda stacks: torch.zeros_like(stacks).index_fill_(1, torch.tensor(2), 1)
     )

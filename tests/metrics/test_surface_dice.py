@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tracemalloc
 import warnings
 
@@ -318,6 +319,7 @@ def test_the_metric_works_as_an_ignite_key_metric():
 
 
 def score_on_rank(rank, folder):
+    os.environ["LOCAL_RANK"] = str(rank)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )

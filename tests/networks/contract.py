@@ -96,11 +96,15 @@ class NetworkContract:
             for size in ((17, 12), (33, 20)):
                 torch.testing.assert_close(scripted(self.stack(*size)), network(self.stack(*size)))
 
-    def test_an_onnx_graph_gives_the_same_logits(self, tmp_path):
+    @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # the graph is for one size, as told
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of torch's exporter
+    @pytest.mark.parametrize("dynamo", [False, True], ids=["traced", "exported"])
+    def test_an_onnx_graph_gives_the_same_logits(self, tmp_path, dynamo):
         pytest.importorskip("onnx")
+        pytest.importorskip("onnxscript")
         runtime = pytest.importorskip("onnxruntime")
         network, stack, path = self.network().eval(), self.stack(), str(tmp_path / "network.onnx")
-        torch.onnx.export(network, (stack,), path, input_names=["stack"], dynamo=False)
+        torch.onnx.export(network, (stack,), path, input_names=["stack"], dynamo=dynamo)
         (logits,) = runtime.InferenceSession(path).run(None, {"stack": stack.numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(logits), network(stack), rtol=1e-3, atol=1e-4)

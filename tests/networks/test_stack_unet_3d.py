@@ -49,6 +49,11 @@ def test_channels_are_not_mixed_up_with_slices():
     assert seen[0][0, :, :3, 0, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_a_dynunet_of_two_levels_is_refused():
+    with pytest.raises(ValueError, match=r"a dynunet needs at least three features, got \(4, 8\)"):
+        StackUNet3D(architecture="dynunet", features=(4, 8))
+
+
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(ValueError, match="architecture must be one of dynunet, unet, got 'vnet'"):
         StackUNet3D(architecture="vnet")

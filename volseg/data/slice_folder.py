@@ -31,7 +31,15 @@ from volseg.data.limits import check_budget
 from volseg.data.raster import RASTER_SUFFIXES, Raster, decode_page, read_raster
 from volseg.geometry import Geometry, affine_from_spacing
 
-__all__ = ["IGNORED_SUFFIXES", "SPACING_FILE", "SliceSource", "is_junk", "list_slices", "open_slices"]
+__all__ = [
+    "IGNORED_SUFFIXES",
+    "SPACING_FILE",
+    "SliceSource",
+    "check_spacing",
+    "is_junk",
+    "list_slices",
+    "open_slices",
+]
 
 SPACING_FILE = "spacing.json"
 """Name of the file beside the slices that states their spacing."""
@@ -155,6 +163,19 @@ def list_slices(path: Path) -> tuple[list[Path], list[int]]:
     return _in_order(files)
 
 
+def check_spacing(spacing_mm: Sequence[float]) -> None:
+    """Accept three positive edge lengths (x, y, z).
+
+    Raises:
+        ValueError: naming what came.
+    """
+    if len(spacing_mm) != 3:
+        raise ValueError(
+            f"spacing_mm must be three edge lengths (x, y, z), got {spacing_mm}; repeat one for a cube"
+        )
+    check_positive("spacing_mm", spacing_mm)
+
+
 def is_junk(name: str) -> bool:
     """Tell whether a file beside slices or DICOM files is none of them by its name alone.
 
@@ -233,11 +254,7 @@ def _spacing(
     path: Path, folder: Path, rasters: list[Raster], spacing_mm: Sequence[float] | None
 ) -> tuple[tuple[float, ...], bool]:
     if spacing_mm is not None:
-        if len(spacing_mm) != 3:
-            raise ValueError(
-                f"spacing_mm must be three edge lengths (x, y, z), got {spacing_mm}; repeat one for a cube"
-            )
-        check_positive("spacing_mm", spacing_mm)
+        check_spacing(spacing_mm)
         return tuple(float(length) for length in spacing_mm), True
     if path.is_dir():
         for place in dict.fromkeys((folder, path)):

@@ -30,7 +30,7 @@ from volseg.data.dicom import DICOM_SUFFIXES, has_dicom_mark, list_dicom_files, 
 from volseg.data.itk_formats import ITK_SUFFIXES, open_itk
 from volseg.data.nifti import open_nifti
 from volseg.data.raster import RASTER_SUFFIXES
-from volseg.data.slice_folder import SliceSource, is_junk, open_slices
+from volseg.data.slice_folder import SliceSource, check_spacing, is_junk, open_slices
 from volseg.geometry import Geometry
 
 __all__ = ["VolumeReader", "check_voxels", "read_header", "read_volume", "slice_numbers"]
@@ -44,12 +44,15 @@ class _Source(Protocol):
     """What the module of each format returns for an accepted header."""
 
     @property
-    def geometry(self) -> Geometry: ...
+    def geometry(self) -> Geometry:
+        """Grid of the volume."""
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the array that `read` returns."""
 
-    def read(self, max_workers: int | None = None) -> npt.NDArray[Any]: ...
+    def read(self, max_workers: int | None = None) -> npt.NDArray[Any]:
+        """Read the voxels as (x, y, z)."""
 
 
 class VolumeReader(ImageReader):
@@ -57,7 +60,7 @@ class VolumeReader(ImageReader):
 
     MONAI's readers know no slice folders, accept damaged files, and are all tried in turn when the chosen one
     refuses in `read`. This one therefore refuses in `get_data`, where LoadImage tries no other. The array
-    keeps the file's type; LoadImage then converts it to its own `dtype`, and with None widens uint16 to int32.
+    keeps the file's type; LoadImage then converts it to its `dtype`, and widens uint16 to int32 for None.
 
     Args:
         spacing_mm: edge lengths (x, y, z) of a voxel for slices and pages; other volumes keep their own.
@@ -73,7 +76,7 @@ class VolumeReader(ImageReader):
     ) -> None:
         super().__init__()
         if spacing_mm is not None:
-            check_positive("spacing_mm", spacing_mm)
+            check_spacing(spacing_mm)
         if max_workers is not None:
             check_positive("max_workers", max_workers)
         self.spacing_mm = spacing_mm
@@ -209,6 +212,8 @@ def _load(
 
 
 def _open(path: Path, spacing_mm: Sequence[float] | None, max_bytes: int | None) -> _Source:
+    if spacing_mm is not None:
+        check_spacing(spacing_mm)
     try:
         is_folder = _is_folder(path)
         source = (

@@ -90,12 +90,12 @@ class SurfaceCubeLoss(nn.Module):
         items, slices = target.shape[:2]
         first = 0 if rows.logits.shape[1] == 1 else 1
         probabilities = rows.probabilities()[:, first:].unflatten(0, (items, slices))
-        truth = rows.truth()[:, first:].round().unflatten(0, (items, slices))
+        truth = rows.truth()[:, first:].round().long().unflatten(0, (items, slices))
         valid = rows.valid.unsqueeze(1).unflatten(0, (items, slices))
         # Autocast would round areas to 8 bits.
         with torch.autocast(logits.device.type, enabled=False):
             area, border = self._expected(probabilities)
-            true_area, true_border = self._expected(truth)
+            true_area, true_border = self._exact(truth, area.dtype)
         kept = _all_of_cube(valid).expand_as(area)
         hit = _sum(kept, area * true_border + true_area * border)
         total = _sum(kept, area + true_area)
@@ -112,6 +112,17 @@ class SurfaceCubeLoss(nn.Module):
         lower, upper = codes[:, :-1], codes[:, 1:]
         area = ((lower @ self.cube_area.to(codes)) * upper).sum(-1)
         return area, 1 - lower[..., 0] * upper[..., 0] - lower[..., 15] * upper[..., 15]
+
+    def _exact(self, truth: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Integers (B, M, K, H, W) to the area in each cube and whether there is any, (B, M', K, H', W')."""
+        rows = 2 * truth[..., :-1] + truth[..., 1:]
+        codes = 4 * rows[..., :-1, :] + rows[..., 1:, :]
+        table = self.square_length
+        if codes.shape[1] > 1:
+            codes = 16 * codes[:, :-1] + codes[:, 1:]
+            table = self.cube_area.flatten()
+        border = (codes > 0) & (codes < len(table) - 1)
+        return table.to(dtype)[codes], border.to(dtype)
 
 
 def _face_codes(probabilities: torch.Tensor) -> torch.Tensor:

@@ -90,7 +90,7 @@ def compute_lesion_counts(pred: Any, truth: Any, *, min_iou: float = 0.1) -> Les
         LesionCounts(found=1, missed=1, spurious=1)
     """
     check_fraction("min_iou", min_iou)
-    # cc3d 3.26 numbers some small 2D boolean masks wrongly at connectivity 8, bytes never
+    # cc3d 4.1.1 numbers some small 2D boolean masks wrongly at connectivity 8, bytes never
     masks = [mask.numpy(force=True).astype(np.uint8) for mask in mask_pair_of(pred, truth)]
     if masks[0].ndim not in (2, 3):
         raise ValueError(f"lesions need a 2D or 3D mask, got {masks[0].ndim} axes; remove batch and channel")

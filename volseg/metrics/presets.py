@@ -18,6 +18,8 @@ from volseg.metrics.field_of_view import FieldOfViewScores, compute_field_of_vie
 from volseg.metrics.iou import compute_iou
 from volseg.metrics.surface_dice import compute_surface_dice
 
+_Row = dict[str, Any]
+
 __all__ = ["PRESETS", "PresetReport", "ScoredCase", "score_preset"]
 
 
@@ -101,19 +103,19 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(defined)) if defined else math.nan
 
 
-def _flags(pred: Any, truth: Any) -> dict[str, bool]:
+def _flags(pred: Any, truth: Any) -> _Row:
     found, real = bool(np.any(pred)), bool(np.any(truth))
     return {"missed": real and not found, "spurious": found and not real, "empty": not real and not found}
 
 
-def _counts(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _counts(rows: Sequence[_Row]) -> dict[str, float]:
     return {name: sum(row[name] for row in rows) for name in ("missed", "spurious", "empty")}
 
 
 def _score_sennet(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
-    rows = []
+    rows: list[_Row] = []
     for case in cases:
-        row = {"case": case.case, **_flags(case.pred, case.truth)}
+        row: _Row = {"case": case.case, **_flags(case.pred, case.truth)}
         row["surface_dice"] = compute_surface_dice(
             case.pred, case.truth, spacing_mm=(1, 1, 1), empty_value=0.0
         )
@@ -135,13 +137,13 @@ _LESIONS = {1: "REA", 2: "SRF", 3: "PED"}
 
 
 def _score_edema(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
-    rows = []
+    rows: list[_Row] = []
     slices: dict[str, list[tuple[Any, Any]]] = {name: [] for name in _LESIONS.values()}
     for case in cases:
         pred, truth = np.asarray(case.pred), np.asarray(case.truth)
         for index, name in _LESIONS.items():
             masks = pred == index, truth == index
-            row = {"case": case.case, "class": name, **_flags(*masks)}
+            row: _Row = {"case": case.case, "class": name, **_flags(*masks)}
             row["dice"] = compute_dice(*masks, spurious_value=math.nan)
             row["dice_with_false_alarms"] = compute_dice(*masks)
             rows.append(row)
@@ -161,10 +163,14 @@ def _score_edema(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
 
 
 def _score_nerve(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
-    rows = []
+    rows: list[_Row] = []
     for case in cases:
         pred, truth = np.asarray(case.pred) != 0, np.asarray(case.truth) != 0
-        row = {"case": case.case, **_flags(pred, truth), "dice": compute_dice(pred, truth, empty_value=1.0)}
+        row: _Row = {
+            "case": case.case,
+            **_flags(pred, truth),
+            "dice": compute_dice(pred, truth, empty_value=1.0),
+        }
         areas = {"hit_pixels": pred & truth, "false_pixels": pred & ~truth, "missed_pixels": truth & ~pred}
         rows.append({**row, **{name: int(area.sum()) for name, area in areas.items()}})
     hit, false, missed = (sum(row[f"{name}_pixels"] for row in rows) for name in ("hit", "false", "missed"))
@@ -182,12 +188,12 @@ def _score_nerve(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
 
 
 def _score_drive(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
-    rows = []
+    rows: list[_Row] = []
     for case in cases:
         pred, truth = np.asarray(case.pred) != 0, np.asarray(case.truth) != 0
         inside = np.ones_like(truth) if case.field_of_view is None else np.asarray(case.field_of_view) != 0
         soft = pred.astype(np.float32) if case.probability is None else case.probability
-        row = {"case": case.case, **_flags(pred, truth), "iou": compute_iou(pred, truth)}
+        row: _Row = {"case": case.case, **_flags(pred, truth), "iou": compute_iou(pred, truth)}
         row |= {"dice": compute_dice(pred, truth), "iou_in_view": compute_iou(pred & inside, truth & inside)}
         row |= {"pixels_predicted_out_of_view": int((pred & ~inside).sum())}
         rows.append(row | compute_field_of_view_scores(soft, truth, inside)._asdict())
@@ -201,11 +207,12 @@ _SHAPES = {0: "background", 1: "line", 2: "ellipse"}
 
 
 def _score_shapes(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
-    rows, pooled = [], torch.zeros(len(_SHAPES), len(_SHAPES), dtype=torch.int64)
+    rows: list[_Row] = []
+    pooled = torch.zeros(len(_SHAPES), len(_SHAPES), dtype=torch.int64)
     for case in cases:
         matrix = compute_confusion_matrix(np.asarray(case.pred), np.asarray(case.truth), classes=len(_SHAPES))
         pooled += matrix
-        row = {"case": case.case, **_flags(case.pred, case.truth)}
+        row: _Row = {"case": case.case, **_flags(case.pred, case.truth)}
         rows.append({**row, "mean_iou": compute_confusion_measure(matrix, "mean_iou")})
     iou = pooled.diagonal() / (pooled.sum(dim=0) + pooled.sum(dim=1) - pooled.diagonal())
     beside = {f"iou_{name}": float(iou[index]) for index, name in _SHAPES.items()}

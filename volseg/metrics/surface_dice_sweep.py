@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from volseg.metrics.surface_area import compute_surface_area_table
 __all__ = ["compute_surface_dice_sweep"]
 
 _Plane = npt.NDArray[np.uint8]
+_Counts = npt.NDArray[np.int64]
+_Indices = npt.NDArray[np.uint16]
 _Doubles = npt.NDArray[np.float64]
 
 # Eight corners sorted by 19 compare-and-exchange steps, each on whole arrays (Knuth, The Art of Computer
@@ -33,7 +36,8 @@ _EXCHANGES = (
     *((0, 4), (1, 5), (2, 6), (3, 7), (2, 4), (3, 5), (1, 2), (3, 4), (5, 6)),
 )
 
-_BATCH = 1 << 18  # counting into a large table pays for many entries at a time
+_BATCH = 1 << 19  # bytes; sorting and counting pay for many neighbourhoods at a time
+_LEVEL = np.uint16(0xFF00)  # the upper byte of a key or index
 _SLACK = 1e-3  # a mean of half-precision views may pass 1 by rounding
 
 
@@ -101,76 +105,82 @@ def compute_surface_dice_sweep(
 
 
 class _Ledger:
-    """Counts of codes, booked as changes from threshold to threshold; integers, so that nothing rounds."""
+    """Counts of codes, booked as changes from threshold to threshold; integers, so that nothing rounds.
 
-    _BITS = 1 << np.arange(8, dtype=np.uint8)
+    A voxel of level n is foreground at the first n thresholds.
+    """
 
     def __init__(self, thresholds: int) -> None:
         self.thresholds = thresholds
-        # how often a corner falls out of a code: [on truth's surface?, level, bit of the corner, code before]
-        self.pred = np.zeros((2, thresholds + 1, 8, 256), dtype=np.int64)
-        self.waiting: list[npt.NDArray[np.uint32]] = []
+        self.cells = (thresholds + 1) * 256  # index: level << 8 | code
+        self.pred, self.pred_near, self.truth_near = np.zeros((3, self.cells), dtype=np.int64)
         self.truth = np.zeros(256, dtype=np.int64)
-        self.truth_near = np.zeros((thresholds + 1, 256), dtype=np.int64)
+        self.waiting_pred: list[_Plane] = []  # (9, n): eight corners, is the truth's surface here?
+        self.waiting_truth: list[_Plane] = []  # (3, n): code, lowest and highest level
 
     def book(self, padded: tuple[_Plane, _Plane], labels: tuple[_Plane, _Plane]) -> None:
-        """Book the layer between two slices: levels with a margin of one voxel, and codes of labels.
-
-        A voxel of level n is foreground at the first n thresholds.
-        """
+        """Book the layer between two slices: levels with a margin of one voxel, and codes of labels."""
         codes = join_planes(*labels)
         border = border_of(codes)
         low, high = _lowest_and_highest(*padded)
         surface = np.flatnonzero(border)
-        self._book_truth(codes.ravel()[surface], low.ravel()[surface], high.ravel()[surface])
+        self.waiting_truth.append(np.stack([plane.ravel()[surface] for plane in (codes, low, high)]))
         active = np.flatnonzero(low != high)
-        if len(active):
-            width = padded[0].shape[1]
-            place = active + active // (width - 1)  # a layer is one column narrower than a padded slice
-            steps = (0, 1, width, width + 1)
-            corners = [plane.ravel()[place + step] for plane in padded for step in steps]
-            self._book_pred(corners, border.ravel()[active])
+        width = padded[0].shape[1]
+        place = active + active // (width - 1)  # a layer is one column narrower than a padded slice
+        steps = (0, 1, width, width + 1)
+        corners = [plane.ravel()[place + step] for plane in padded for step in steps]
+        self.waiting_pred.append(np.stack([*corners, border.ravel()[active]], dtype=np.uint8))
+        if sum(part.size for part in (*self.waiting_pred, *self.waiting_truth)) > _BATCH:
+            self._settle()
 
-    def _book_truth(self, codes: _Plane, low: _Plane, high: _Plane) -> None:
+    def _settle(self) -> None:
+        if self.waiting_pred:
+            self._settle_truth(*np.concatenate(self.waiting_truth, axis=1))
+            *corners, near = np.concatenate(self.waiting_pred, axis=1)
+            self._settle_pred(corners, near.view(np.bool_))
+            self.waiting_truth.clear()
+            self.waiting_pred.clear()
+
+    def _settle_truth(self, codes: _Plane, low: _Plane, high: _Plane) -> None:
         # the prediction has a surface in a neighbourhood from its lowest level to its highest
         self.truth += np.bincount(codes, minlength=256)
-        for level, sign in ((low, 1), (high, -1)):
-            booked = np.bincount(level.astype(np.uint16) << 8 | codes, minlength=self.truth_near.size)
-            self.truth_near += sign * booked.reshape(self.truth_near.shape)
+        first, last = (np.left_shift(level, 8, dtype=np.uint16) | codes for level in (low, high))
+        self._change(self.truth_near, [first], [last])
 
-    def _book_pred(self, corners: list[_Plane], near: npt.NDArray[np.bool_]) -> None:
-        keys = [corner.astype(np.uint16) << 3 | np.uint16(7 - place) for place, corner in enumerate(corners)]
+    def _settle_pred(self, corners: list[_Plane], near: npt.NDArray[np.bool_]) -> None:
+        # from the lowest level to the highest, one corner after the other falls out of the code
+        keys = [
+            corner.astype(np.uint16) << 8 | np.uint16(128 >> place) for place, corner in enumerate(corners)
+        ]
         for one, other in _EXCHANGES:
             keys[one], keys[other] = np.minimum(keys[one], keys[other]), np.maximum(keys[one], keys[other])
         code = np.full(len(near), 255, dtype=np.uint8)
-        account = near.astype(np.uint32) * np.uint32(self.pred[0].size)
-        for key in keys:
-            self.waiting.append((key.astype(np.uint32) << 8 | code) + account)
-            code ^= self._BITS[key & 7]
-        if sum(map(len, self.waiting)) > _BATCH:
-            self._book_waiting()
+        gained: list[_Indices] = []
+        lost: list[_Indices] = []
+        for key, following in pairwise(keys):
+            code ^= key.astype(np.uint8)
+            gained.append(np.bitwise_or(key & _LEVEL, code, dtype=np.uint16))
+            lost.append(np.bitwise_or(following & _LEVEL, code, dtype=np.uint16))
+        self._change(self.pred, gained, lost)
+        self._change(self.pred_near, [index[near] for index in gained], [index[near] for index in lost])
 
-    def _book_waiting(self) -> None:
-        if self.waiting:
-            booked = np.bincount(np.concatenate(self.waiting), minlength=self.pred.size)
-            self.pred += booked.reshape(self.pred.shape)
-            self.waiting.clear()
+    def _change(self, account: _Counts, gained: list[_Indices], lost: list[_Indices]) -> None:
+        account += np.bincount(np.concatenate(gained), minlength=self.cells)
+        account -= np.bincount(np.concatenate(lost), minlength=self.cells)
 
     def scores(self, areas: _Doubles, empty_value: float) -> _Doubles:
         """Surface Dice at each threshold."""
-        self._book_waiting()
-        far, near = (self._codes_at_thresholds(changes) @ areas for changes in self.pred)
-        pred = far + near
-        near = near + np.cumsum(self.truth_near, axis=0)[: self.thresholds] @ areas
+        self._settle()
+        accounts = (self.pred, self.pred_near, self.truth_near)
+        pred, pred_near, truth_near = (self._area_at_thresholds(account, areas) for account in accounts)
         whole = pred + self.truth @ areas
-        return np.divide(near, whole, out=np.full(self.thresholds, empty_value), where=whole > 0)
+        empty = np.full(self.thresholds, empty_value)
+        return np.divide(pred_near + truth_near, whole, out=empty, where=whole > 0)
 
-    def _codes_at_thresholds(self, lost: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        counts = -lost.sum(axis=1)
-        for bit in range(8):
-            holds = np.flatnonzero(np.arange(256) >> bit & 1)
-            counts[:, holds - (1 << bit)] += lost[:, bit, holds]
-        return np.cumsum(counts, axis=0)[: self.thresholds]
+    def _area_at_thresholds(self, account: _Counts, areas: _Doubles) -> _Doubles:
+        codes = np.cumsum(account.reshape(-1, 256), axis=0)[: self.thresholds]
+        return np.asarray(codes @ areas)
 
 
 def _lowest_and_highest(one: _Plane, other: _Plane) -> tuple[_Plane, _Plane]:

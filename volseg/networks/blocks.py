@@ -22,6 +22,7 @@ __all__ = [
     "UpsampleName",
     "make_norm",
     "pad_to_multiple",
+    "padded_length",
     "seeded",
     "unpad",
 ]
@@ -116,11 +117,23 @@ def pad_to_multiple(stack: torch.Tensor, multiple: int) -> torch.Tensor:
         torch.Size([1, 1, 8, 16])
     """
     height, width = stack.shape[-2], stack.shape[-1]
-    lower = max(-(-height // multiple), 2) * multiple - height
-    right = max(-(-width // multiple), 2) * multiple - width
+    lower = padded_length(height, multiple) - height
+    right = padded_length(width, multiple) - width
     if lower == 0 and right == 0:
         return stack
     return F.pad(stack, [0, right, 0, lower], mode="replicate")
+
+
+def padded_length(length: int, multiple: int) -> int:
+    """Next multiple of `multiple`, at least the second.
+
+    Only with positive numbers: ONNX rounds the quotient of negative ones towards zero, Python down.
+
+    Example:
+        >>> [padded_length(length, 8) for length in (1, 16, 17)]
+        [16, 16, 24]
+    """
+    return max((length + multiple - 1) // multiple, 2) * multiple
 
 
 def unpad(stack: torch.Tensor, height: int, width: int) -> torch.Tensor:

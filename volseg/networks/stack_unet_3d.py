@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from volseg.checks import check_choice
-from volseg.networks.blocks import seeded
+from volseg.networks.blocks import padded_length, seeded
 from volseg.networks.stack_channels import check_features, check_stack
 
 __all__ = ["StackUNet3D"]
@@ -60,6 +60,10 @@ class StackUNet3D(nn.Module):
         check_stack(in_channels, in_slices, out_channels, out_slices)
         check_choice("architecture", architecture, ("unet", "dynunet"))
         widths = check_features(features)
+        if architecture == "dynunet" and len(widths) < 3:
+            raise ValueError(
+                f"a dynunet needs at least three features, got {widths}; use for example (16, 32, 64)"
+            )
         self.in_slices = in_slices
         self.out_slices = out_slices
         self.multiple = 2 ** (len(widths) - 1)
@@ -79,9 +83,9 @@ class StackUNet3D(nn.Module):
     def _pad(self, volume: torch.Tensor) -> torch.Tensor:
         # Height and width as in blocks.pad_to_multiple: never a single value at the bottom.
         slices, height, width = volume.shape[-3], volume.shape[-2], volume.shape[-1]
-        behind = -slices % self.multiple
-        lower = max(-(-height // self.multiple), 2) * self.multiple - height
-        right = max(-(-width // self.multiple), 2) * self.multiple - width
+        behind = (slices + self.multiple - 1) // self.multiple * self.multiple - slices
+        lower = padded_length(height, self.multiple) - height
+        right = padded_length(width, self.multiple) - width
         if behind == 0 and lower == 0 and right == 0:
             return volume
         return F.pad(volume, [0, right, 0, lower, 0, behind], mode="replicate")

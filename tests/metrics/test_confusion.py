@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sklearn
+
+from volseg.metrics.confusion import ConfusionMetric, compute_confusion_matrix, compute_confusion_measure
+
+rng = np.random.default_rng(0)
+PRED, TRUTH = rng.integers(0, 2, 97), rng.integers(0, 2, 97)
+
+
+def test_the_matrix_is_that_of_scikit_learn():
+    pred, truth = rng.integers(0, 4, (2, 7, 9))
+    expected = sklearn.confusion_matrix(truth.ravel(), pred.ravel())
+    assert compute_confusion_matrix(pred, truth, classes=4).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("measure", "expected"),
+    [
+        ("accuracy", sklearn.accuracy_score(TRUTH, PRED)),
+        ("precision", sklearn.precision_score(TRUTH, PRED)),
+        ("recall", sklearn.recall_score(TRUTH, PRED)),
+        ("specificity", sklearn.recall_score(TRUTH, PRED, pos_label=0)),
+        ("f_beta", sklearn.fbeta_score(TRUTH, PRED, beta=2)),
+        ("mean_iou", sklearn.jaccard_score(TRUTH, PRED, average="macro")),
+    ],
+)
+def test_binary_measures_are_those_of_scikit_learn(measure, expected):
+    matrix = compute_confusion_matrix(PRED, TRUTH, classes=2)
+    assert compute_confusion_measure(matrix, measure, beta=2.0) == pytest.approx(expected)
+
+
+def test_a_class_that_occurs_nowhere_is_left_out():
+    assert compute_confusion_measure(np.diag([3, 0, 2]), "mean_iou") == 1.0
+
+
+def test_a_missed_class_scores_zero():
+    assert compute_confusion_measure([[3, 0], [2, 0]], "precision") == 0.0
+    assert compute_confusion_measure([[3, 0], [2, 0]], "f_beta") == 0.0
+
+
+def test_nothing_at_all_is_undefined():
+    for measure in ("accuracy", "mean_iou", "precision", "recall", "specificity", "f_beta"):
+        assert math.isnan(compute_confusion_measure(np.zeros((2, 2)), measure))
+
+
+def test_the_metric_pools_voxels_and_leaves_out_unlabelled_ones():
+    metric = ConfusionMetric("mean_iou", classes=2)
+    logits = torch.tensor([[[[2.0, 1.0, 0.0]], [[1.0, 2.0, 3.0]]]])
+    metric(logits, torch.tensor([[[[0, 1, 255]]]]))
+    metric(torch.tensor([[[[1, 1, 1]]]]), torch.tensor([[[[0, 1, 1]]]]))
+    expected = compute_confusion_measure([[1, 1], [0, 3]], "mean_iou")
+    assert metric.aggregate().item() == pytest.approx(expected)
+
+
+def test_what_is_no_class_index_is_refused():
+    with pytest.raises(ValueError, match="truth must hold class indices below 2"):
+        compute_confusion_matrix([0, 1], [0, 7], classes=2)
+    with pytest.raises(ValueError, match="pred must hold class indices below 2"):
+        compute_confusion_matrix([0.0, math.nan], [0, 1], classes=2)
+
+
+def test_two_shapes_are_refused():
+    with pytest.raises(ValueError, match="must have one shape"):
+        compute_confusion_matrix([0, 1], [0], classes=2)
+
+
+def test_an_unknown_measure_is_refused():
+    with pytest.raises(ValueError, match="did you mean 'recall'"):
+        ConfusionMetric("recal")
+
+
+def test_a_mean_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="scored no case yet"):
+        ConfusionMetric().aggregate()

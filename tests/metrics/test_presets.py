@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from volseg.checks import InputError
+from volseg.metrics.presets import PRESETS, ScoredCase, score_preset
+
+
+def box(*start, shape=(7, 8, 9), value=1):
+    mask = np.zeros(shape, dtype=np.uint8)
+    if start:
+        mask[tuple(slice(s, s + 3) for s in start)] = value
+    return mask
+
+
+def test_sennet_scores_two_empty_volumes_zero_and_says_what_that_hides():
+    cases = [ScoredCase("a", box(1, 1, 1), box(1, 1, 1) * 255), ScoredCase("b", box(), box())]
+    report = score_preset("sennet", cases)
+    assert report.score == 0.5
+    assert report.beside["surface_dice_without_empty"] == 1.0
+    assert (report.beside["empty"], len(report.cases)) == (1, 2)
+
+
+def test_sennet_scores_in_voxels_and_reports_millimetres_beside():
+    case = ScoredCase("a", box(2, 1, 1), box(1, 1, 1), spacing_mm=(5.0, 1.0, 1.0))
+    report = score_preset("sennet", [case])
+    assert report.score == pytest.approx(0.6599065386427476)  # of the reference package
+    assert report.beside["surface_dice_mm"] != pytest.approx(report.score, abs=1e-3)
+
+
+def test_aic_edema_lets_a_false_alarm_go_free_and_says_so():
+    pred = box(1, 1, 1) + box(4, 4, 4, value=3)
+    report = score_preset("aic-edema", [ScoredCase("a", pred, box(1, 1, 1))])
+    assert report.score == 1.0
+    assert report.beside["dice_with_false_alarms"] == 0.5
+    assert report.beside["spurious"] == 1
+    assert math.isnan(report.beside["dice_PED"])
+
+
+def test_aic_edema_takes_the_mean_over_volumes_then_classes():
+    both = box(1, 1, 1) + box(4, 4, 4, value=2)
+    cases = [
+        ScoredCase("a", both, both),
+        ScoredCase("b", box(), box(1, 1, 1)),
+        ScoredCase("c", box(), box(1, 1, 1)),
+    ]
+    report = score_preset("aic-edema", cases)
+    assert report.score == pytest.approx((1 / 3 + 1) / 2)
+    assert report.beside["missed"] == 2
+
+
+def test_aic_edema_judges_the_slices_by_the_detection_head_when_there_is_one():
+    truth = box(1, 1, 1)
+    detection = np.tile(np.linspace(1, 0, 9)[:, None], 3)
+    report = score_preset("aic-edema", [ScoredCase("a", truth, truth, detection=detection)])
+    assert report.beside["auc_REA"] == pytest.approx(15 / 18)
+    assert score_preset("aic-edema", [ScoredCase("a", truth, truth)]).beside["auc_REA"] == 1.0
+
+
+def test_nerve_pays_for_empty_frames_and_says_how_much():
+    frames = [box(1, 1, shape=(6, 7)), box(shape=(6, 7)), box(shape=(6, 7))]
+    nothing = box(shape=(6, 7))
+    report = score_preset("nerve", [ScoredCase(str(k), nothing, truth) for k, truth in enumerate(frames)])
+    assert report.score == pytest.approx(2 / 3)
+    assert report.beside["empty_submission"] == report.score
+    assert report.beside["dice_of_frames_with_nerve"] == 0.0
+    assert (report.beside["recall"], report.beside["false_negative_pixels"]) == (0.0, 9)
+
+
+def test_drive_scores_all_pixels_and_the_field_of_view_beside():
+    truth, view = box(1, 1, shape=(6, 7)), np.ones((6, 7))
+    pred = truth.copy()
+    pred[5, 6], view[5, 6] = 1, 0
+    case = ScoredCase("a", pred, truth, field_of_view=view)
+    report = score_preset("drive", [case])
+    assert report.score == pytest.approx(0.9)
+    assert (report.beside["iou_in_view"], report.beside["accuracy"]) == (1.0, 1.0)
+    assert report.beside["pixels_predicted_out_of_view"] == 1
+
+
+def test_shapes_pools_the_images():
+    line = np.array([[0, 1, 0], [0, 1, 2]])
+    cases = [ScoredCase("a", line, line), ScoredCase("b", np.zeros((2, 3), dtype=int), line)]
+    report = score_preset("shapes", cases)
+    iou = 6 / 9, 2 / 4, 1 / 2
+    assert report.score == pytest.approx(np.mean(iou))
+    assert report.beside["mean_iou_without_background"] == pytest.approx(0.5)
+    assert report.beside["missed"] == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_perfect_prediction_is_perfect_in_every_protocol(preset):
+    truth = box(1, 1, 1) if preset in ("sennet", "aic-edema") else box(1, 1, shape=(6, 7))
+    assert score_preset(preset, [ScoredCase("a", truth, truth)]).score == 1.0
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_case_and_other_shapes_are_refused(preset):
+    with pytest.raises(InputError, match="expected at least one case, got none"):
+        score_preset(preset, [])
+    with pytest.raises(InputError, match="case_7: expected a prediction of the truth's shape"):
+        score_preset(preset, [ScoredCase("case_7", box(), box(shape=(7, 8, 8)))])
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(ValueError, match="did you mean 'nerve'"):
+        score_preset("nerves", [])
