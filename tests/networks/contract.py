@@ -97,8 +97,11 @@ class NetworkContract:
                 torch.testing.assert_close(scripted(self.stack(*size)), network(self.stack(*size)))
 
     @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # the graph is for one size, as told
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of torch's exporter
-    @pytest.mark.parametrize("dynamo", [False, True], ids=["traced", "exported"])
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of torch's exporters
+    @pytest.mark.filterwarnings("ignore::FutureWarning")
+    @pytest.mark.parametrize(
+        "dynamo", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["traced", "exported"]
+    )
     def test_an_onnx_graph_gives_the_same_logits(self, tmp_path, dynamo):
         pytest.importorskip("onnx")
         pytest.importorskip("onnxscript")

@@ -41,5 +41,6 @@ class CaseProgress:
 
 def _named(engine: Engine) -> str:
     batch: Any = engine.state.batch
-    name = batch.get("case") if isinstance(batch, dict) else None
+    item = batch[0] if isinstance(batch, list) and batch else batch
+    name = item.get("case") if isinstance(item, dict) else None
     return f" ({name[0] if isinstance(name, list) else name})" if name else ""
