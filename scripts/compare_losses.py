@@ -14,7 +14,14 @@ from scipy import ndimage
 from torch import nn
 
 from volseg.data.phantoms import grow_vessel_tree
-from volseg.losses import BoundaryDoULoss, ExpLogDiceLoss, FBetaLoss, MaskedDiceFocalLoss, SurfaceCubeLoss
+from volseg.losses import (
+    BoundaryDoULoss,
+    ExpLogDiceLoss,
+    FBetaLoss,
+    MaskedDiceFocalLoss,
+    SurfaceCubeLoss,
+    WeightedSumLoss,
+)
 from volseg.metrics import compute_surface_dice
 from volseg.networks import SliceStackUNet
 
@@ -23,26 +30,16 @@ SLICES = 3
 THRESHOLDS = (0.2, 0.4, 0.6)
 
 
-class SumLoss(nn.Module):
-    """Sum of losses."""
-
-    def __init__(self, *losses: nn.Module) -> None:
-        super().__init__()
-        self.losses = nn.ModuleList(losses)
-
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(B, M, H, W) twice in, a scalar out."""
-        return torch.stack([loss(logits, labels) for loss in self.losses]).sum()
-
-
 LOSSES = {
     "dice + bce": MaskedDiceFocalLoss(gamma=0.0, batch=True),
     "dice + focal": MaskedDiceFocalLoss(batch=True),
     "exp-log dice + ce": ExpLogDiceLoss(batch=True),
     "f2": FBetaLoss(2.0, batch=True),
     "boundary dou": BoundaryDoULoss(),
-    "dice + bce + dou": SumLoss(MaskedDiceFocalLoss(gamma=0.0, batch=True), BoundaryDoULoss()),
-    "dice + bce + surface": SumLoss(MaskedDiceFocalLoss(gamma=0.0, batch=True), SurfaceCubeLoss(batch=True)),
+    "dice + bce + dou": WeightedSumLoss([MaskedDiceFocalLoss(gamma=0.0, batch=True), BoundaryDoULoss()]),
+    "dice + bce + surface": WeightedSumLoss(
+        [MaskedDiceFocalLoss(gamma=0.0, batch=True), SurfaceCubeLoss(batch=True)]
+    ),
 }
 
 

@@ -52,7 +52,11 @@ def test_a_missing_layer_is_named(tmp_path):
 
 
 def test_dumped_json_is_the_same_json_in_lines_that_fit():
-    content = {"short": [1, 2, 3], "long": [{"name": "x" * 30, "value": number} for number in range(5)], "empty": {}}
+    content = {
+        "short": [1, 2, 3],
+        "long": [{"name": "x" * 30, "value": number} for number in range(5)],
+        "empty": {},
+    }
     text = bundles.dump(content)
     assert json.loads(text) == content
     assert max(map(len, text.splitlines())) <= 110
@@ -102,6 +106,78 @@ def test_a_run_without_a_dataset_is_refused(dataset_dir):
 def test_a_dataset_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such path"):
         bundles.start_run("bundle", str(tmp_path / "nowhere"))
+
+
+def test_a_device_that_cannot_be_used_is_refused(tmp_path):
+    with pytest.raises(InputError, match="pass --device cpu"):
+        bundles.start_run("bundle", str(tmp_path), device="cuda:99")
+
+
+def failure_of(config, identifier="run"):
+    """What MONAI raises while it evaluates an id of a config."""
+    with pytest.raises(RuntimeError, match="Failed to") as caught:
+        ConfigParser(config).get_parsed_content(identifier)
+    return caught.value
+
+
+def told(error, capsys):
+    bundles._tell_refusal(type(error), error, error.__traceback__)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_refusal_below_the_wrappers_of_monai_is_the_only_line(capsys):
+    config = {
+        "imports": ["$import volseg.checks"],
+        "run": "$@net",
+        "net": {"_target_": "list", "x": "@cases"},
+    }
+    config["cases"] = "$volseg.checks.refuse('a.tif', 'grey', 'RGB', 'convert it')"
+    assert told(failure_of(config), capsys) == ["error: a.tif: expected grey, got RGB; convert it"]
+
+
+@pytest.mark.parametrize(
+    ("component", "first"),
+    [
+        ({"_target_": "torch.nn.Dropout", "p": 3}, "error: dropout probability has to be between 0 and 1"),
+        ({"_target_": "torch.nn.ReLU", "size": 3}, "error: ReLU.__init__() got an unexpected keyword"),
+        ({"_target_": "json.load", "fp": "$open('/nowhere')"}, "error: [Errno 2] No such file"),
+    ],
+    ids=["value", "keyword", "file"],
+)
+def test_a_wrong_argument_ends_in_its_own_message_without_a_traceback(component, first, capsys):
+    lines = told(failure_of({"run": "$@item", "item": component}), capsys)
+    assert lines[0].startswith(first)
+    assert "VOLSEG_TRACEBACK=1" in lines[-1]
+    assert len(lines) <= 6
+
+
+def test_the_traceback_is_shown_when_asked_for_and_for_faults_of_the_program(capsys, monkeypatch):
+    fault = failure_of({"run": "$[].missing"})
+    assert "Traceback" in "\n".join(told(fault, capsys))
+    refusal = failure_of(
+        {"imports": ["$import volseg.checks"], "run": "$volseg.checks.refuse('a', 'b', 'c', 'd')"}
+    )
+    monkeypatch.setenv("VOLSEG_TRACEBACK", "1")
+    assert "Traceback" in "\n".join(told(refusal, capsys))
+
+
+class OneRefusal(torch.utils.data.Dataset):
+    """A data set whose only case is refused, below a wrapper."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise InputError("a.tif: expected grey, got RGB; convert it")
+        except InputError as error:
+            raise RuntimeError("applying transform LoadImaged") from error
+
+
+def test_a_refusal_in_a_worker_process_is_the_only_line(capsys):
+    with pytest.raises(RuntimeError, match="worker process") as caught:
+        next(iter(torch.utils.data.DataLoader(OneRefusal(), num_workers=1)))
+    assert told(caught.value, capsys) == ["error: a.tif: expected grey, got RGB; convert it"]
 
 
 def test_the_root_follows_the_config_file_on_the_command_line(monkeypatch, tmp_path):

@@ -86,10 +86,15 @@ def test_every_public_name_exists_and_tells_what_it_is(room):
 
 
 def test_no_file_names_a_machine_or_leaves_work_undone():
-    tracked = [path for path in ROOT.rglob("*") if path.suffix in {".py", ".md", ".json", ".sh", ".toml", ".conf"}]
+    tracked = [
+        path for path in ROOT.rglob("*") if path.suffix in {".py", ".md", ".json", ".sh", ".toml", ".conf"}
+    ]
     words = [f"/{folder}/" for folder in ("work", "root")] + ["TO" + "DO", "FIX" + "ME"]
     for path in tracked:
-        if any(part.startswith(".") or part in {"runs", "eval", "demo_run"} for part in path.relative_to(ROOT).parts):
+        if any(
+            part.startswith(".") or part in {"runs", "eval", "demo_run"}
+            for part in path.relative_to(ROOT).parts
+        ):
             continue
         for word in words:
             assert word not in path.read_text(errors="ignore"), f"{path.relative_to(ROOT)} holds {word}"

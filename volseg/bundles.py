@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pydoc
+import re
 import signal
 import sys
 import threading
@@ -49,6 +50,11 @@ RUN_ARGUMENTS = {
 }
 RUN_ARGUMENTS |= {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "workflow_type"}
 LINE_LENGTH = 110
+_WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
+# what a wrong value on the command line, a missing file or a small machine ends in
+_USER_ERRORS = (ValueError, TypeError, OSError, MemoryError, torch.OutOfMemoryError)
+_WORKER_REFUSAL = re.compile(r"^[\w.]*InputError: (.+?)(?=\n\n|\Z)", re.DOTALL | re.MULTILINE)
+_MOST_LINES = 5
 logger = logging.getLogger(__name__)
 
 
@@ -160,16 +166,19 @@ def bundle_root(name: str) -> str:
     refuse(name, "a bundle folder with configs/metadata.json", "none", "pass --bundle_root FOLDER")
 
 
-def start_run(root: str, dataset_dir: str | None, *, needs_data: bool = True) -> None:
-    """First expression of every config: clear errors, checked overrides, an input that exists.
+def start_run(
+    root: str, dataset_dir: str | None, *, device: torch.device | str = "cpu", needs_data: bool = True
+) -> None:
+    """First expression of every config: clear errors, checked overrides, an input and a device that exist.
 
     Args:
         root: folder of the bundle.
         dataset_dir: what the user passed, if anything.
+        device: where the network is to run.
         needs_data: whether to refuse a missing `dataset_dir`.
 
     Raises:
-        InputError: for a misspelt override or a missing input.
+        InputError: for a misspelt override, a missing input or a device that cannot be used.
     """
     files = _config_files(sys.argv[1:])
     if files and all(Path(file).is_file() for file in files):
@@ -179,7 +188,16 @@ def start_run(root: str, dataset_dir: str | None, *, needs_data: bool = True) ->
         refuse("dataset_dir", "a folder or file with images", "nothing", "pass --dataset_dir PATH")
     if needs_data and not os.path.lexists(str(dataset_dir)):
         refuse(str(dataset_dir), "a folder or file with images", "no such path", "check --dataset_dir")
+    _check_device(device)
     logger.info("bundle %s, volseg on %s threads", root, torch.get_num_threads())
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises the second where it has no GPU code at all
+        reason = str(error).strip().splitlines()[0]
+        refuse("device", "a device that can be used", f"{device} ({reason})", "pass --device cpu, or none")
 
 
 def check_overrides(arguments: Sequence[str], config: Mapping[str, Any]) -> None:
@@ -275,13 +293,35 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _tell_refusal(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    refusal: BaseException | None = error
-    while refusal is not None and not isinstance(refusal, InputError):
-        refusal = refusal.__cause__ or refusal.__context__
-    if refusal is None or os.environ.get("VOLSEG_TRACEBACK"):
+    message = None if os.environ.get("VOLSEG_TRACEBACK") else _message_of(error)
+    if message is None:
         sys.__excepthook__(kind, error, trace)
     else:
-        print(f"error: {refusal}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
+
+
+def _message_of(error: BaseException) -> str | None:
+    """What the user is told instead of a traceback, or nothing for what looks like a fault of the program."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    told = "\n".join(str(link) for link in chain if "Original Traceback" in str(link))
+    if in_worker := _WORKER_REFUSAL.search(told):  # of a loader's worker process comes only text
+        return in_worker[1].strip()
+    refusal = next((link for link in chain if isinstance(link, InputError)), None)
+    if refusal is not None:
+        return str(refusal)
+    root = error
+    while _is_wrapper(root) and root.__cause__ is not None:
+        root = root.__cause__
+    if root is error or not isinstance(root, _USER_ERRORS):
+        return None
+    lines = str(root).strip().splitlines()[:_MOST_LINES] or [type(root).__name__]
+    return "\n".join([*lines, "(the environment variable VOLSEG_TRACEBACK=1 shows where)"])
+
+
+def _is_wrapper(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and str(error).startswith(_WRAPPERS)
 
 
 def default_device() -> torch.device:

@@ -58,7 +58,10 @@ def test_a_held_out_tree_only_validates(monkeypatch, tmp_path, trees):
         *("--volumes", 2, "--validation_volumes", 2, "--size", 18),
     )
     renderings = json.loads((tmp_path / "renderings.json").read_text())
-    assert {(told["tree"], told["part"]) for told in renderings.values()} == {("oak", "train"), ("elm", "validate")}
+    assert {(told["tree"], told["part"]) for told in renderings.values()} == {
+        ("oak", "train"),
+        ("elm", "validate"),
+    }
 
 
 def test_holding_out_every_tree_is_refused(monkeypatch, tmp_path, trees, capsys):

@@ -398,6 +398,24 @@ def test_an_empty_result_is_warned_of(out, cases):
     assert summary_of(out)[1]["a"]["warnings"] == ["nothing was found"]
 
 
+def test_voxels_that_were_not_finite_are_told(out, cases):
+    folder = PredictionFolder(out)
+    folder.pending(cases[:1])
+    folder.save("a", np.ones(SHAPE, np.uint8), GEOMETRY, non_finite_voxels=7)
+    folder.finish()
+    assert summary_of(out)[1]["a"]["warnings"] == ["7 voxels are NaN or infinite; the mean took their place"]
+
+
+def test_a_link_in_a_circle_fails_alone(tmp_path, out, cases):
+    (tmp_path / "loop.nii.gz").symlink_to(tmp_path / "loop.nii.gz")
+    folder = PredictionFolder(out)
+    pending = folder.pending([*cases, {"case": "loop", "image": str(tmp_path / "loop.nii.gz")}])
+    assert [item["case"] for item in pending] == [item["case"] for item in cases]
+    deliver(folder, pending)
+    assert exit_code(folder) == 2
+    assert "symbolic links" in summary_of(out)[1]["loop"]["reason"]
+
+
 KILLED = """
 import os, signal, sys
 import numpy as np

@@ -143,6 +143,26 @@ def test_probabilities_and_disagreement_lie_beside_the_labels(tmp_path, cases):
     assert np.allclose(written, 1 / (1 + np.exp(0.5 - image_of("a"))), atol=1e-6)
 
 
+class FiniteThreshold(Threshold):
+    """Takes a NaN for dark, as a normalisation before the network does."""
+
+    def forward(self, image):
+        """Give finite logits of the image's shape."""
+        return super().forward(torch.nan_to_num(image))
+
+
+def test_an_image_with_nan_voxels_is_delivered_with_a_warning(tmp_path):
+    values = image_of("a")
+    values[1, 2, 1] = np.nan
+    nib.save(nib.Nifti1Image(values, AFFINE), tmp_path / "a.nii.gz")
+    folder = PredictionFolder(tmp_path / "out")
+    cases = [{"case": "a", "image": str(tmp_path / "a.nii.gz"), "label": None}]
+    evaluator_for(folder, cases, network=FiniteThreshold()).run()
+    folder.finish()
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())["cases"][0]
+    assert record["warnings"] == ["1 voxels are NaN or infinite; the mean took their place"]
+
+
 def test_a_disk_that_fills_up_costs_the_case_being_written(tmp_path, cases, monkeypatch):
     write = predictions_module.write_nifti
 

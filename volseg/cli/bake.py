@@ -14,7 +14,9 @@ def bake(
     bundles: Annotated[
         Path, typer.Argument(help="Folder of the bundles and of _shared, or one bundle.", show_default=True)
     ] = Path("bundles"),
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a baked config is out of date.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail if a baked config is out of date.")
+    ] = False,
 ) -> None:
     """Merge src/common.json, the shared wiring and src/<workflow>.json of each bundle into configs/*.json.
 
@@ -23,9 +25,16 @@ def bake(
     from volseg.bundles import bake as bake_bundle
     from volseg.bundles import baked_configs
 
-    folders = [bundles] if (bundles / "src").is_dir() else sorted(path.parent for path in bundles.glob("*/src"))
+    folders = (
+        [bundles] if (bundles / "src").is_dir() else sorted(path.parent for path in bundles.glob("*/src"))
+    )
     if not folders:
-        refuse(bundles, "a bundle, or a folder of bundles", "neither", "run it in the repository, or pass the folder")
+        refuse(
+            bundles,
+            "a bundle, or a folder of bundles",
+            "neither",
+            "run it in the repository, or pass the folder",
+        )
     for folder in folders:
         if not check:
             for path in bake_bundle(folder):

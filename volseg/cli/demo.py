@@ -16,7 +16,9 @@ BUNDLE = "kidney_vessels"
 
 
 def demo(
-    output_dir: Annotated[Path, typer.Option(help="Folder of everything the demo writes.")] = Path("demo_run"),
+    output_dir: Annotated[Path, typer.Option(help="Folder of everything the demo writes.")] = Path(
+        "demo_run"
+    ),
     epochs: Annotated[int, typer.Option(help="Epochs of training; more gives better vessels.", min=1)] = 6,
     seed: Annotated[int, typer.Option(help="Of the phantoms and the training.")] = 0,
 ) -> None:
@@ -30,14 +32,19 @@ def demo(
     output_dir = output_dir.resolve()
     configs = _configs()
     if output_dir.exists() and any(output_dir.iterdir()):
-        refuse(output_dir, "a new or empty folder", "one with files", "pass another --output-dir, or remove it")
+        refuse(
+            output_dir, "a new or empty folder", "one with files", "pass another --output-dir, or remove it"
+        )
     raw = output_dir / "phantom"
     _say("1/5 generate", f"16-bit TIFF slices in the challenge's layout: {raw}")
     write_sennet_phantom(raw, shape=(112, 112, 80), seed=seed)
     prepare_sennet(raw)
     values = [f"--dataset_dir={raw}", "--network_def::features=[16,32,64,96]", f"--seed={seed}"]
     train = output_dir / "training"
-    _say("2/5 train", f"{epochs} epochs of a small 2.5D U-Net; watch: tensorboard --logdir {train / 'tensorboard'}")
+    _say(
+        "2/5 train",
+        f"{epochs} epochs of a small 2.5D U-Net; watch: tensorboard --logdir {train / 'tensorboard'}",
+    )
     schedule = [f"--epochs={epochs}", "--samples_per_epoch=320", "--train::roi_size=[96,96]"]
     _bundle(configs / "train.json", *values, *schedule, f"--output_dir={train}")
     weights = f"--ckpt_dir={train / 'models'}"

@@ -1,6 +1,6 @@
 """The front door, where volumes are read, and the back door, where predictions are written."""
 
-from volseg.data.case_dataset import CaseDataset, check_cases, collate_cases, root_cause
+from volseg.data.case_dataset import CaseDataset, CaseSampler, check_cases, collate_cases, root_cause
 from volseg.data.cases import find_cases
 from volseg.data.datalist import Datalist, load_cases, read_datalist, write_datalist
 from volseg.data.datasets.sennet import prepare_sennet
@@ -15,6 +15,7 @@ from volseg.data.volume_reader import VolumeReader, check_voxels, read_header, r
 
 __all__ = [
     "CaseDataset",
+    "CaseSampler",
     "Datalist",
     "EpochSampler",
     "PredictionFolder",

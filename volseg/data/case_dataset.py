@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 from monai.data import list_data_collate
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from volseg.checks import InputError, refuse
 from volseg.geometry import Geometry
 
-__all__ = ["CaseDataset", "check_cases", "collate_cases", "root_cause"]
+__all__ = ["CaseDataset", "CaseSampler", "check_cases", "collate_cases", "root_cause"]
 
 _LONGEST_REASON = 300
 _MOST_FAULTS = 5
@@ -49,6 +50,31 @@ class CaseDataset(Dataset[dict[str, Any]]):
             return _failure(case["case"], error)
         kept = {key: value for key, value in sample.items() if value is not None}
         return {**kept, "case": case["case"]}
+
+
+class CaseSampler(Sampler[int]):
+    """Give each rank of `torch.distributed` every N-th case, each case once; all of them to a single process.
+
+    PyTorch's sampler repeats some cases to even the ranks out, which changes a mean; MONAI's refuses fewer
+    cases than ranks, and its engines hang where a rank has none. Here, with fewer cases than ranks, every rank
+    takes all cases: each then counts equally often, and the mean is that of one process.
+
+    Args:
+        data: what is sampled; only its length is used.
+    """
+
+    def __init__(self, data: Sized) -> None:
+        is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank = torch.distributed.get_rank() if is_distributed else 0
+        ranks = torch.distributed.get_world_size() if is_distributed else 1
+        self.indices = range(rank, len(data), ranks) if len(data) >= ranks else range(len(data))
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of this rank's cases."""
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
 def collate_cases(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -108,8 +108,8 @@ def load_cases(
             items, "all" the training items of all folds and then the test items.
         fold: the fold held out for validation.
         datalist: file name of the list inside `dataset_dir`.
-        must_exist: the keys whose files are looked for now; inference leaves it to the reader, so that a
-            missing file costs one case.
+        must_exist: the keys that every case needs, and whose files are looked for now; inference leaves it
+            to the reader, so that a missing file costs one case.
 
     Raises:
         InputError: when the folder, the list, the section or one of its files is missing, or the list is
@@ -161,7 +161,11 @@ def _absolute(item: CaseItem, root: Path) -> CaseItem:
 
 
 def _check_files_exist(cases: Sequence[CaseItem], source: Path, keys: Sequence[str]) -> None:
-    paths = [item[key] for item in cases for key in keys if key in item]
+    for key in keys:
+        without = [item["case"] for item in cases if key not in item]
+        if without:
+            refuse(source, f"a {key} for every case", f"none for {without[0]}", "choose a section whose cases have one")
+    paths = [item[key] for item in cases for key in keys]
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         count = "1 file" if len(missing) == 1 else f"{len(missing)} files"

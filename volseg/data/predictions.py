@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 import volseg
 from volseg.checks import InputError, check_choice, refuse
 from volseg.data.case_dataset import root_cause
 from volseg.data.nifti_writer import as_labels, as_volumes, write_nifti
+from volseg.data.slice_writer import write_label_picture
 from volseg.files import (
     Journal,
     OutputLock,
@@ -30,7 +30,6 @@ from volseg.files import (
     safe_name,
     sha256_of,
     sweep_temporaries,
-    write_atomically,
     write_json,
 )
 from volseg.geometry import Geometry
@@ -79,9 +78,8 @@ class PredictionFolder:
         self._inputs: dict[str, str] = {}  # case: fingerprint of its image
         self._records: dict[str, dict[str, Any]] = {}  # case: its line in the summary
         self._done: dict[str, dict[str, Any]] = {}  # case: last journalled success, of any run
-        self._own: set[tuple[str, str]] = (
-            set()
-        )  # (relative path, sha256) of all that this folder's runs wrote
+        # (relative path, sha256) of all that this folder's runs wrote
+        self._own: set[tuple[str, str]] = set()
         self._since = time.monotonic()
 
     def open(self) -> None:
@@ -142,6 +140,7 @@ class PredictionFolder:
         *,
         probability: torch.Tensor | npt.NDArray[Any] | None = None,
         disagreement: torch.Tensor | npt.NDArray[Any] | None = None,
+        non_finite_voxels: int = 0,
     ) -> dict[str, Path]:
         """Write the files of one case and journal them.
 
@@ -151,6 +150,7 @@ class PredictionFolder:
             geometry: of the source image.
             probability: (x, y, z) or (K, x, y, z).
             disagreement: likewise.
+            non_finite_voxels: how many of the image were NaN or infinite; told in the summary.
 
         Returns:
             Paths under "seg", and where they apply "png" (pictures), "prob" and "disagreement".
@@ -169,7 +169,8 @@ class PredictionFolder:
             if values is not None:
                 maps[kind] = as_volumes(values, geometry.shape)
         paths = self._write_maps(case, maps, geometry)
-        self._settle(case, paths, {"voxels": _count(labels), "warnings": _warnings(labels, geometry)})
+        warnings = _warnings(labels, geometry, non_finite_voxels)
+        self._settle(case, paths, {"voxels": _count(labels), "warnings": warnings})
         return paths
 
     def fail(self, case: str, stage: str, error: BaseException | str) -> None:
@@ -278,7 +279,7 @@ class PredictionFolder:
             write_nifti(paths[kind], values, geometry, overwrite=replaces, inspect=inspect)
         if _is_picture(geometry) and maps["seg"].shape[0] == 1:
             paths["png"] = self._path(case, "png")
-            _write_picture(paths["png"], maps["seg"][0, :, :, 0], self._announce(case, paths["png"]))
+            write_label_picture(paths["png"], maps["seg"][0, :, :, 0], self._announce(case, paths["png"]))
         for kind in _ENDINGS.keys() - paths.keys():
             self._path(case, kind).unlink(missing_ok=True)  # of the run that is being replaced
         return paths
@@ -319,12 +320,14 @@ class PredictionFolder:
 
     def _check_apart(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Refuse outputs beside an input or inside one: the next run would take them for images or slices."""
-        images = [Path(os.path.abspath(item["image"])) for item in items]
-        beside = {path.parent.resolve() for path in images} | {path.resolve().parent for path in images}
-        inside = {path.resolve() for path in images if path.is_dir()}
+        images = [os.path.abspath(item["image"]) for item in items]
+        # realpath and not Path.resolve, which raises for a link that leads in a circle
+        beside = {os.path.realpath(os.path.dirname(path)) for path in images}
+        beside |= {os.path.dirname(os.path.realpath(path)) for path in images}
+        inside = {os.path.realpath(path) for path in images if os.path.isdir(path)}
         for folder in [self.output_dir, *(self._folder(str(item["case"])) for item in items)]:
-            output = folder.resolve()
-            if output in beside or inside & {output, *output.parents}:
+            output = os.path.realpath(folder)
+            if output in beside or inside & {output, *map(str, Path(output).parents)}:
                 remedy = "choose another one, or results become inputs of the next run"
                 refuse(output, "an output folder apart from the inputs", "one that holds an image", remedy)
 
@@ -369,30 +372,16 @@ def _count(labels: npt.NDArray[Any]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda pair: int(pair[0])))
 
 
-def _warnings(labels: npt.NDArray[Any], geometry: Geometry) -> list[str]:
+def _warnings(labels: npt.NDArray[Any], geometry: Geometry, non_finite_voxels: int) -> list[str]:
     warnings = []
     if not labels.any():
         warnings.append("nothing was found")
     if not geometry.spacing_is_known:
         warnings.append("the image states no spacing; 1 mm was assumed")
+    if non_finite_voxels:
+        warnings.append(f"{non_finite_voxels} voxels are NaN or infinite; the mean took their place")
     return warnings
 
 
 def _is_picture(geometry: Geometry) -> bool:
     return geometry.nifti_header is None and len(geometry.shape) == 3 and geometry.shape[2] == 1
-
-
-def _write_picture(path: Path, labels: npt.NDArray[Any], announce: Callable[[Path], None]) -> None:
-    """Write (W, H) labels as a grey picture of class indices."""
-    grey = labels.astype(np.uint8 if labels.max() < 256 else np.uint16).T
-    picture = Image.fromarray(np.ascontiguousarray(grey))
-
-    def verify(temporary: Path) -> None:
-        with Image.open(temporary, formats=["PNG"]) as written:
-            if not np.array_equal(np.asarray(written), grey):
-                refuse(path, "the picture as written", "another when read back", "check the disk")
-        announce(temporary)
-
-    write_atomically(
-        path, lambda temporary: picture.save(temporary, format="PNG"), overwrite=True, verify=verify
-    )

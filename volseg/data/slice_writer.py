@@ -1,19 +1,20 @@
-"""A volume written as one TIFF per z slice, the layout that slice readers and ITK's series reader read."""
+"""A volume written as one TIFF per z slice, as ITK's series reader takes it, and one label slice as a PNG."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from volseg.checks import check_positive
+from volseg.checks import check_positive, refuse
 from volseg.files import write_atomically, write_json
 
-__all__ = ["write_slice_folder"]
+__all__ = ["write_label_picture", "write_slice_folder"]
 
 
 def write_slice_folder(
@@ -63,6 +64,31 @@ def write_slice_folder(
     if spacing_mm is not None:
         write_json(target / "spacing.json", {"spacing_mm": [float(edge) for edge in spacing_mm]})
     return paths
+
+
+def write_label_picture(path: Path, labels: npt.NDArray[Any], inspect: Callable[[Path], None]) -> None:
+    """Write class indices as a grey PNG, read back before it gets its name; an existing one is replaced.
+
+    Args:
+        path: of the picture.
+        labels: (x, y) whole numbers from 0 to 65535.
+        inspect: called with the written temporary.
+
+    Raises:
+        InputError: when the picture does not read back as it was written.
+    """
+    grey = labels.astype(np.uint8 if labels.max() < 256 else np.uint16).T
+    picture = Image.fromarray(np.ascontiguousarray(grey))
+
+    def verify(temporary: Path) -> None:
+        with Image.open(temporary, formats=["PNG"]) as written:
+            if not np.array_equal(np.asarray(written), grey):
+                refuse(path, "the picture as written", "another when read back", "check the disk")
+        inspect(temporary)
+
+    write_atomically(
+        path, lambda temporary: picture.save(temporary, format="PNG"), overwrite=True, verify=verify
+    )
 
 
 def _write_picture(path: Path, *, picture: npt.NDArray[np.generic], compression: str | None) -> None:

@@ -60,7 +60,9 @@ class CaseIteration:
         item = self.predictions.item(case)
         geometry = read_header(item["image"], spacing_mm=item.get("spacing_mm"))
         extras = {key: result[key] for key in ("probability", "disagreement") if result.get(key) is not None}
-        self.predictions.save(case, pred, geometry, **extras)
+        meta = getattr(result.get("image"), "meta", None) or {}
+        bad = int(meta.get("non_finite_voxels", 0))
+        self.predictions.save(case, pred, geometry, non_finite_voxels=bad, **extras)
 
     def _lose(self, engine: Engine, case: str, stage: str, error: Exception | str) -> list[Any]:
         self.predictions.fail(case, stage, error)

@@ -89,7 +89,9 @@ class CheckpointHandler:
         if not self.last_file.is_file():
             if self.best_file.is_file():
                 refuse(
-                    self.best_file, "no weights before the first epoch", "weights of another run",
+                    self.best_file,
+                    "no weights before the first epoch",
+                    "weights of another run",
                     "pass another --ckpt_dir, or --overwrite true to replace them",
                 )
             return
@@ -100,13 +102,17 @@ class CheckpointHandler:
                 item.load_state_dict(saved["state"][name])
         except (RuntimeError, KeyError, ValueError) as error:
             refuse(
-                self.last_file, "the state of this network and optimiser", "another run's",
+                self.last_file,
+                "the state of this network and optimiser",
+                "another run's",
                 f"pass another --output_dir, or --overwrite true ({str(error).splitlines()[0][:80]})",
             )
         self.best = saved["best"]
         if saved["epoch"] >= engine.state.max_epochs:
             refuse(
-                self.last_file, f"fewer than {engine.state.max_epochs} finished epochs", saved["epoch"],
+                self.last_file,
+                f"fewer than {engine.state.max_epochs} finished epochs",
+                saved["epoch"],
                 "raise --epochs to train on, or pass --overwrite true to start anew",
             )
         engine.state.epoch = saved["epoch"]
@@ -116,7 +122,11 @@ class CheckpointHandler:
     def save(self, engine: Engine) -> None:
         """Write `model.pt` if this epoch was validated and is the best so far, then `last.pt`."""
         is_best = self._update_best(engine.state.epoch)
-        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
+        if (
+            torch.distributed.is_available()
+            and torch.distributed.is_initialized()
+            and torch.distributed.get_rank()
+        ):
             return
         self.ckpt_dir.mkdir(parents=True, exist_ok=True)
         weights = {key: value.detach().cpu() for key, value in self._bare_network().state_dict().items()}

@@ -64,6 +64,8 @@ class FiniteLoss:
         loss = (output[0] if isinstance(output, list) else output)["loss"].item()
         if not abs(loss) <= self.limit:
             refuse(
-                f"epoch {engine.state.epoch}, iteration {engine.state.iteration}", "a finite loss", loss,
+                f"epoch {engine.state.epoch}, iteration {engine.state.iteration}",
+                "a finite loss",
+                loss,
                 "lower the learning rate (--learning_rate) or look for NaN voxels in the training images",
             )

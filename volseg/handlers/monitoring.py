@@ -41,7 +41,11 @@ class SilentWriter(SummaryWriter):
 
 def open_writer(log_dir: str | Path) -> SummaryWriter:
     """TensorBoard writer into `log_dir`; a silent one on every rank but the first."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_rank()
+    ):
         return SilentWriter()
     return SummaryWriter(str(log_dir))
 
@@ -141,8 +145,12 @@ class CaseScores:
         details = engine.state.metric_details.get(self.name)
         if details is None:
             return
-        for number, value in enumerate(np.asarray(torch.as_tensor(details).cpu(), dtype=float).reshape(len(details), -1)):
-            self.writer.add_scalar(f"{self.name}/case_{number + 1}", float(np.nanmax(value)), engine.state.epoch)
+        for number, value in enumerate(
+            np.asarray(torch.as_tensor(details).cpu(), dtype=float).reshape(len(details), -1)
+        ):
+            self.writer.add_scalar(
+                f"{self.name}/case_{number + 1}", float(np.nanmax(value)), engine.state.epoch
+            )
         self.writer.flush()
 
 

@@ -35,7 +35,9 @@ class CaseProgress:
         now = time.monotonic()
         done, total = engine.state.iteration, engine.state.epoch_length or engine.state.iteration
         remaining = (now - self._started) / done * (total - done)
-        logger.info("case %d of %d%s: %.1f s, %.0f s to go", done, total, _named(engine), now - self._last, remaining)
+        logger.info(
+            "case %d of %d%s: %.1f s, %.0f s to go", done, total, _named(engine), now - self._last, remaining
+        )
         self._last = now
 
 

@@ -71,13 +71,21 @@ class ScoreTable:
         missing = [name for name in self.metrics if name not in engine.state.metric_details]
         if missing:
             raise KeyError(f"no details of metric {missing[0]!r}; its handler needs save_details=True")
-        columns = {name: torch.as_tensor(engine.state.metric_details[name]).reshape(len(cases), -1) for name in self.metrics}
+        columns = {
+            name: torch.as_tensor(engine.state.metric_details[name]).reshape(len(cases), -1)
+            for name in self.metrics
+        }
         rows = [
             {"case": case, **{name: float(columns[name][row].float().nanmean()) for name in self.metrics}}
             for row, case in enumerate(cases)
+            if case not in cases[:row]  # with fewer cases than ranks every rank scores all
         ]
         means = {name: float(engine.state.metrics[name]) for name in self.metrics}
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank()):
+        if not (
+            torch.distributed.is_available()
+            and torch.distributed.is_initialized()
+            and torch.distributed.get_rank()
+        ):
             self._write(rows, means)
 
     def _write(self, rows: list[dict[str, Any]], means: dict[str, float]) -> None:

@@ -68,7 +68,8 @@ def _converted(
     network: nn.Module, dtype: torch.dtype | None, channels_last: bool
 ) -> Iterator[tuple[str, torch.Tensor]]:
     for prefix, module in network.named_modules():
-        if type(module) not in _CASTABLE:  # a subclass may use its weight in its own way
+        # A subclass may use its weight in its own way, and a hook, as of spectral_norm, may compute with it.
+        if type(module) not in _CASTABLE or module._forward_pre_hooks:
             continue
         for name, parameter in module.named_parameters(recurse=False):
             value = parameter.detach()

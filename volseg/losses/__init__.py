@@ -13,6 +13,7 @@ from volseg.losses.pseudo_labels import coverage_threshold, hard_pseudo_labels, 
 from volseg.losses.rows import IGNORE
 from volseg.losses.surface_cube import SurfaceCubeLoss
 from volseg.losses.weighted_ce_dice import WeightedCeDiceLoss
+from volseg.losses.weighted_sum import WeightedSumLoss
 
 __all__ = [
     "BoundaryDoULoss",
@@ -25,6 +26,7 @@ __all__ = [
     "MultiTaskLoss",
     "SurfaceCubeLoss",
     "WeightedCeDiceLoss",
+    "WeightedSumLoss",
     "coverage_threshold",
     "hard_pseudo_labels",
     "soft_pseudo_labels",

@@ -76,7 +76,9 @@ def plane_pictures(
     Returns:
         Pictures by the axis they are cut across: "x", "y", "z".
     """
-    reference = np.asarray(pred) > 0 if truth is None else (np.asarray(truth) > 0) & (np.asarray(truth) != 255)
+    reference = (
+        np.asarray(pred) > 0 if truth is None else (np.asarray(truth) > 0) & (np.asarray(truth) != 255)
+    )
     pictures = {}
     for axis, name in enumerate("xyz"):
         amount = np.count_nonzero(reference, axis=tuple(other for other in range(3) if other != axis))
