@@ -9,7 +9,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from volseg import bundles
-from volseg.checks import InputError
+from volseg.checks import InputError, refuse
 
 ROOT = Path(__file__).parent.parent / "bundles"
 NAMES = sorted(path.parent.name for path in ROOT.glob("*/src"))
@@ -116,7 +116,7 @@ def test_a_device_that_cannot_be_used_is_refused(tmp_path):
 def failure_of(config, identifier="run"):
     """What MONAI raises while it evaluates an id of a config."""
     with pytest.raises(RuntimeError, match="Failed to") as caught:
-        ConfigParser(config).get_parsed_content(identifier)
+        ConfigParser(config, globals={"refuse": refuse}).get_parsed_content(identifier)
     return caught.value
 
 
@@ -126,12 +126,8 @@ def told(error, capsys):
 
 
 def test_a_refusal_below_the_wrappers_of_monai_is_the_only_line(capsys):
-    config = {
-        "imports": ["$import volseg.checks"],
-        "run": "$@net",
-        "net": {"_target_": "list", "x": "@cases"},
-    }
-    config["cases"] = "$volseg.checks.refuse('a.tif', 'grey', 'RGB', 'convert it')"
+    config = {"run": "$@item", "item": {"_target_": "list", "iterable": "@cases"}}
+    config["cases"] = "$refuse('a.tif', 'grey', 'RGB', 'convert it')"
     assert told(failure_of(config), capsys) == ["error: a.tif: expected grey, got RGB; convert it"]
 
 
@@ -154,9 +150,7 @@ def test_a_wrong_argument_ends_in_its_own_message_without_a_traceback(component,
 def test_the_traceback_is_shown_when_asked_for_and_for_faults_of_the_program(capsys, monkeypatch):
     fault = failure_of({"run": "$[].missing"})
     assert "Traceback" in "\n".join(told(fault, capsys))
-    refusal = failure_of(
-        {"imports": ["$import volseg.checks"], "run": "$volseg.checks.refuse('a', 'b', 'c', 'd')"}
-    )
+    refusal = failure_of({"run": "$refuse('a', 'b', 'c', 'd')"})
     monkeypatch.setenv("VOLSEG_TRACEBACK", "1")
     assert "Traceback" in "\n".join(told(refusal, capsys))
 

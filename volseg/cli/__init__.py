@@ -17,6 +17,7 @@ from volseg.cli.bake import bake
 from volseg.cli.demo import demo
 from volseg.cli.export import export
 from volseg.cli.prepare import prepare
+from volseg.cli.score import score
 
 __all__ = ["app", "main"]
 
@@ -37,6 +38,7 @@ def _root() -> None:
 app.command("bake")(bake)
 app.command("demo")(demo)
 app.command("prepare")(prepare)
+app.command("score")(score)
 app.add_typer(export, name="export")
 
 

@@ -81,12 +81,12 @@ def _score_and_draw(raw: Path, predictions: Path, output_dir: Path) -> float:
 
     case = next((raw / "test").iterdir()).name
     image, geometry = read_volume(raw / "test" / case / "images")
-    truth, _ = read_volume(raw / "truth" / case / "labels")
+    truth = read_volume(raw / "truth" / case / "labels")[0] > 0
     pred, _ = read_volume(predictions / case / f"{case}_seg.nii.gz")
     write_png(output_dir / "preview.png", tile(list(plane_pictures(image, pred, truth).values())))
     frames = [draw_agreement(image[:, :, z], pred[:, :, z], truth[:, :, z]) for z in range(image.shape[2])]
     write_gif(output_dir / "preview.gif", frames)
-    return compute_surface_dice(pred > 0, truth > 0, spacing_mm=geometry.spacing_mm)
+    return compute_surface_dice(pred > 0, truth, spacing_mm=geometry.spacing_mm)
 
 
 def _tell(output_dir: Path, train: Path, predictions: Path, score: float, seconds: float) -> None:

@@ -8,5 +8,20 @@ from volseg.reports.overlays import (
     write_gif,
     write_png,
 )
+from volseg.reports.score_tables import score_csv, score_markdown, score_summary, write_scores
+from volseg.reports.scores import ScoreReport, score_folders
 
-__all__ = ["AGREEMENT_COLOURS", "draw_agreement", "plane_pictures", "tile", "write_gif", "write_png"]
+__all__ = [
+    "AGREEMENT_COLOURS",
+    "ScoreReport",
+    "draw_agreement",
+    "plane_pictures",
+    "score_csv",
+    "score_folders",
+    "score_markdown",
+    "score_summary",
+    "tile",
+    "write_gif",
+    "write_png",
+    "write_scores",
+]

@@ -36,7 +36,7 @@ def draw_agreement(
     Args:
         image: (x, y) slice, any range; shown between its 1st and 99th percentile.
         pred: (x, y) mask; every non-zero value counts.
-        truth: (x, y) mask; without it the outline of the prediction is drawn.
+        truth: (x, y) class indices, 255 where nobody labelled; without it the outline of the prediction is drawn.
         opacity: of the colours.
 
     Returns:
@@ -71,7 +71,7 @@ def plane_pictures(
     Args:
         image: (x, y, z) volume.
         pred: (x, y, z) mask.
-        truth: (x, y, z) mask or None; 255 is unknown.
+        truth: (x, y, z) class indices, 255 where nobody labelled; or None.
 
     Returns:
         Pictures by the axis they are cut across: "x", "y", "z".

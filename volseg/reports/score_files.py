@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +77,7 @@ class _Side:
     masks: dict[str, Path]
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     classes: dict[int, str] = field(default_factory=dict)
+    is_one_volume: bool = False
 
 
 def match_masks(
@@ -106,12 +107,11 @@ def match_masks(
     as_volumes = as_volumes or any(_is_mask_file(Path(place)) for place in (pred, truth))
     truths = _truth_side(Path(truth), section, as_volumes)
     preds = _folder_side(Path(pred), as_volumes)
-    if len(truths.masks) == len(preds.masks) == 1 and _is_mask_file(preds.place):
-        preds = _Side(preds.place, {next(iter(truths.masks)): next(iter(preds.masks.values()))})
+    preds = _named_alike(preds, truths)
     found, names = _joined(preds, truths, "prediction")
     sides = {"other": other, "view": view}
     more = {
-        key: {} if place is None else _joined_to(Path(place), found, as_volumes)
+        key: {} if place is None else _joined_to(Path(place), found, as_volumes, truths)
         for key, place in sides.items()
     }
     grouping = _groups(groups, list(found), {case: truths.items.get(names[case], {}) for case in found})
@@ -161,14 +161,14 @@ def _folder_side(place: Path, as_volumes: bool) -> _Side:
     if not place.is_dir():
         if not _is_mask_file(place):
             refuse(place, f"one of {' '.join(_SUFFIXES)}", repr(place.suffix), "convert it, or give a folder")
-        return _Side(place, {_stem(place): place})
+        return _Side(place, {_stem(place): place}, is_one_volume=True)
     inner = [place / name for name in _MASK_FOLDERS if (place / name).is_dir()]
     if len(inner) > 1:
         refuse(place, "one folder of masks", " and ".join(path.name for path in inner), "give one of them")
     folder = inner[0] if inner else place
     files, folders = _listed(folder)
     if as_volumes and files and not folders and all(_is_raster(path) for path in files):
-        return _Side(place, {folder.name: folder})
+        return _Side(place, {folder.name: folder}, is_one_volume=True)
     found = [*files, *folders]
     if not found:
         refuse(place, f"masks ({' '.join(_SUFFIXES)}) or folders of slices", "none", "check the path")
@@ -216,6 +216,13 @@ def _mask_of_case(folder: Path) -> Path:
     refuse(folder, "one mask or the slices of one", got, "remove the folder, or what is too much in it")
 
 
+def _named_alike(pred: _Side, truth: _Side) -> _Side:
+    """Call the one volume of a side as the one of the other: two given paths need no common name."""
+    if not (pred.is_one_volume and len(truth.masks) == 1):
+        return pred
+    return replace(pred, masks={next(iter(truth.masks)): next(iter(pred.masks.values()))})
+
+
 def _joined(pred: _Side, truth: _Side, noun: str) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
     """Pair two sides by name; the endings taken off are those with which the names agree best."""
     tried = [(p, t) for p in _stripped(list(pred.masks)) for t in _stripped(list(truth.masks))]
@@ -247,9 +254,9 @@ def _by_group(
     return {case: name for case, name in left.items() if case in right or name not in used}, right
 
 
-def _joined_to(place: Path, found: Mapping[str, Any], as_volumes: bool) -> dict[str, Path]:
-    side = _folder_side(place, as_volumes)
-    cases = _Side(Path("PRED and TRUTH"), {case: Path(case) for case in found})
+def _joined_to(place: Path, found: Mapping[str, Any], as_volumes: bool, truth: _Side) -> dict[str, Path]:
+    cases = _Side(truth.place, {case: Path(case) for case in found}, is_one_volume=truth.is_one_volume)
+    side = _named_alike(_folder_side(place, as_volumes), cases)
     pairs, _ = _joined(side, cases, "mask")
     return {case: pair[0] for case, pair in pairs.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,16 +65,16 @@ class LabelRule:
             self._check_kind(source)
             return mapped
         self._check_indices(found, source)
-        return array if array.dtype.kind in "bu" else array.astype(np.uint16)
+        return _in_smallest_type(array, max(found))
 
     def _is_plain_mask(self, found: set[int], source: Path) -> bool:
         # a JPEG has no plain 0 and 1: these are the noise around black
-        return found <= {0, 255} or (found <= {0, 1} and source.suffix.lower() not in _LOSSY)
+        return found <= {0, 255} or (found <= {0, 1} and not _is_lossy(source))
 
     def _mapped(self, array: _Array, found: set[int], source: Path) -> _Array:
         rules = dict(self.values or {})
         if found <= set(rules.values()):
-            return array if array.dtype.kind in "bu" else array.astype(np.uint16)
+            return _in_smallest_type(array, max(found))
         if not found <= rules.keys():
             expected = f"label values {_listed(rules)}, or {_listed(rules.values())}"
             refuse(source, expected, _listed(found), "repair the file, or score without the preset")
@@ -82,19 +83,19 @@ class LabelRule:
         return table[array.astype(np.uint16)]
 
     def _check_indices(self, found: set[int], source: Path) -> None:
-        if 255 in found or (source.suffix.lower() in _LOSSY and not found <= {0}):
+        if 255 in found or (not found <= {0} and _is_lossy(source)):
             expected = "class indices, or a mask of 0 and 255"
             remedy = "--mask-above 0 (or 127 for a JPEG) makes a mask of grey values; a preset maps its own"
             refuse(source, expected, f"grey values {_listed(found)}", remedy)
         if self.classes is not None and not found <= self.classes | {0}:
             expected = f"label values {_listed(self.classes | {0})}"
             refuse(source, expected, _listed(found - self.classes), "map them, or correct the classes")
-        if not found <= {0}:
+        if not found <= {0, 1}:
             self._indexed = self._indexed or source
             self._check_kind(source)
 
     def _check_kind(self, source: Path) -> None:
-        if self._white and self._indexed and self._white.suffix == self._indexed.suffix:
+        if self._white and self._indexed:
             other = self._white if source == self._indexed else self._indexed
             got = f"0 and 255 in {self._white.name}, class indices in {self._indexed.name}"
             remedy = f"store all files of the {self.side} like {other.name}"
@@ -189,6 +190,16 @@ def slabs_of(*arrays: _Array) -> Iterator[tuple[_Array, ...]]:
     yield from zip(*(np.moveaxis(array, axis, 0) for array in arrays), strict=True)
 
 
+def _in_smallest_type(array: _Array, largest: int) -> _Array:
+    wanted = np.uint8 if largest < 256 else np.int32
+    return array if array.dtype in (np.bool_, wanted) else array.astype(wanted)
+
+
+def _is_lossy(source: Path) -> bool:
+    names = os.listdir(source) if source.is_dir() else [source.name]
+    return any(name.lower().endswith(_LOSSY) for name in names)
+
+
 def _values_in(array: _Array, source: Path) -> set[int]:
     counts = np.zeros(_LARGEST + 1, np.int64)
     remedy = "labels are whole class numbers from 0 up; repair the file"
@@ -213,7 +224,7 @@ def _labelled_slices(array: _Array, geometry: Geometry, pair: MaskPair) -> tuple
     """Cut a truth to the slices that are labelled, its affine with it."""
     first, end = pair.labelled_range or (0, 0)
     depth = array.shape[2]
-    if depth not in (end - first,) and depth < end:
+    if depth != end - first and depth < end:
         remedy = "correct labelled_range in the datalist"
         refuse(pair.truth, f"{end - first} slices, or those of the whole image", str(depth), remedy)
     is_whole = depth != end - first
@@ -247,14 +258,17 @@ def _turned(
     for axis in flips:
         affine[:3, 3] += (array.shape[axis] - 1) * affine[:3, axis]
         affine[:3, axis] *= -1
-    array = np.flip(array, flips) if flips else array
+    if flips:
+        array = np.flip(array, flips).copy(order="K")  # torch takes no negative strides
     is_same = order == [0, 1, 2] and not flips
     note = "" if is_same else f"turned to the truth's axes {tuple(order)}, flipped {tuple(flips)}"
     return array, replace(geometry, shape=array.shape, file_affine=affine), note
 
 
 def _check_place(path: Path, affine: npt.NDArray[np.float64], truth: Path, grid: Geometry) -> None:
-    corners = np.array([[*np.multiply(index, np.subtract(grid.shape, 1)), 1] for index in np.ndindex(2, 2, 2)])
+    corners = np.array(
+        [[*np.multiply(index, np.subtract(grid.shape, 1)), 1] for index in np.ndindex(2, 2, 2)]
+    )
     wanted, found = corners @ grid.affine[:3].T, corners @ affine[:3].T
     apart = float(np.linalg.norm(wanted - found, axis=1).max())
     if apart > _SAME_VOXEL * min(grid.spacing_mm) + _SINGLE * float(np.abs(wanted).max()):
