@@ -29,6 +29,7 @@ from volseg.files import write_json
 TRAIN_SHARE, GAP_SHARE = 0.70, 0.05
 SCALES = (0.35, 1.4)  # the trees' voxels are 22.6 um, the challenge's 50 um
 NEARLY_EMPTY_SHARE = 0.12
+MOST_ATTEMPTS = 8
 Mask = npt.NDArray[np.uint8]
 
 
@@ -45,8 +46,7 @@ def main() -> None:
             name = names[index % len(names)]
             region = _region(trees[name], part, name in arguments.holdout)
             mask, corner, edge, scale = _cut(rng, trees[name], region, arguments.size)
-            settings = HipctSettings.draw(seed)
-            image = render_hipct(mask, seed=seed, settings=settings)
+            image, settings, contrast = _render(mask, seed, arguments.min_contrast)
             _write_case(arguments.output_dir / case, image, mask)
             renderings[case] = {
                 "part": part,
@@ -54,6 +54,7 @@ def main() -> None:
                 "corner": corner,
                 "edge": edge,
                 "scale": round(scale, 3),
+                "contrast": round(contrast, 3),
                 "vessel_share": round(float(mask.mean()), 5),
                 "settings": asdict(settings),
             }
@@ -82,11 +83,42 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--validation_volumes", type=int, default=6)
     parser.add_argument("--size", type=int, default=160, help="edge of a case in voxels")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--min_contrast",
+        type=float,
+        default=0.0,
+        help="draw a rendering again while lumen and surroundings differ by fewer standard deviations",
+    )
     parser.add_argument("--holdout", nargs="*", default=[], help="trees (file stems) that only validate")
     arguments = parser.parse_args()
     if set(map(_stem, arguments.trees)) <= set(arguments.holdout) and arguments.volumes:
         parser.error("--holdout names every tree; leave one to train on, or give --volumes 0")
     return arguments
+
+
+def _render(
+    mask: Mask, seed: int, min_contrast: float
+) -> tuple[npt.NDArray[np.uint16], HipctSettings, float]:
+    for attempt in range(MOST_ATTEMPTS):
+        settings = HipctSettings.draw(seed + attempt * 1_000_003)
+        image = render_hipct(mask, seed=seed, settings=settings)
+        contrast = _local_contrast(image, mask)
+        if abs(contrast) >= min_contrast or not mask.any():
+            break
+    return image, settings, contrast
+
+
+def _local_contrast(image: npt.NDArray[np.uint16], mask: Mask) -> float:
+    """Mean of the lumen less that of the tissue around it, in standard deviations of that tissue."""
+    lumen, grey = mask > 0, image.astype(np.float32)
+    near = ndimage.binary_dilation(lumen, iterations=2)
+    ring = ndimage.binary_dilation(near, iterations=3) & ~near
+    share = ndimage.uniform_filter(ring.astype(np.float32), 15)
+    known = share > 1e-3
+    if not (lumen & known).any() or not (ring & known).any():
+        return 0.0
+    rest = grey - ndimage.uniform_filter(np.where(ring, grey, 0), 15) / np.maximum(share, 1e-3)
+    return float(rest[lumen & known].mean() / max(float(rest[ring & known].std()), 1e-6))
 
 
 def _stem(path: Path) -> str:

@@ -2,7 +2,16 @@
 
 import pytest
 
-from volseg.checks import InputError, check_choice, check_fraction, check_odd, check_positive, nearest, refuse
+from volseg.checks import (
+    InputError,
+    check_choice,
+    check_flag,
+    check_fraction,
+    check_odd,
+    check_positive,
+    nearest,
+    refuse,
+)
 
 
 def test_a_refusal_names_source_expectation_finding_and_remedy():
@@ -42,7 +51,20 @@ def test_what_is_not_positive_is_refused(values):
         check_positive("spacing_mm", values)
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")], ids=str)
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "high", None, True], ids=str)
 def test_a_fraction_lies_between_0_and_1(value):
     with pytest.raises(ValueError, match="between 0 and 1"):
         check_fraction("threshold", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_set"), [(True, True), (False, False), ("true", True), ("False", False)], ids=repr
+)
+def test_a_switch_is_understood_as_python_and_as_json_write_it(value, is_set):
+    assert check_flag("overwrite", value) is is_set
+
+
+@pytest.mark.parametrize("value", ["maybe", "", 1, None], ids=repr)
+def test_what_is_no_switch_is_refused(value):
+    with pytest.raises(ValueError, match="overwrite must be true or false"):
+        check_flag("overwrite", value)

@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 - its documentation calls it so
 import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

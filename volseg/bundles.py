@@ -149,8 +149,8 @@ def dump(config: object, indent: int = 0, column: int | None = None) -> str:
 def bundle_root(name: str) -> str:
     """Folder of the bundle that is running, from any working directory.
 
-    Looked for in this order: the folder above `configs/` of `--config_file`, the working directory, `bundles/`
-    beside the installed sources. `--bundle_root` overrides it, as any value.
+    Looked for in this order: the folder above `configs/` of `--config_file`, the working directory,
+    `bundles/` beside the installed sources. `--bundle_root` overrides it, as any value.
 
     Args:
         name: the bundle's folder name.
@@ -279,9 +279,11 @@ def _config_files(arguments: Sequence[str]) -> list[str]:
 def _own_process() -> None:
     # Only where the bundle is the program: an application that loads a bundle keeps its own hooks.
     sys.excepthook = _tell_refusal
-    # LoadImage makes MONAI's DICOM reader, unused here, which warns about a GPU decoder that is not installed.
+    # LoadImage makes MONAI's DICOM reader, unused here, which warns that a GPU decoder is not installed.
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    # of a run whose cases were all delivered before, which the log says
+    warnings.filterwarnings("ignore", message="`dataloader` is empty")
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave)

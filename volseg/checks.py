@@ -12,6 +12,7 @@ import numpy as np
 __all__ = [
     "InputError",
     "check_choice",
+    "check_flag",
     "check_fraction",
     "check_odd",
     "check_positive",
@@ -77,6 +78,22 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
     return value
 
 
+def check_flag(name: str, value: bool | str) -> bool:
+    """Return a switch as a bool; `--overwrite false` on a command line arrives as a text, which is true.
+
+    Raises:
+        ValueError: naming the argument and what came.
+
+    Example:
+        >>> check_flag("overwrite", "false")
+        False
+    """
+    known = {"true": True, "false": False}
+    if not isinstance(value, bool | str) or str(value).lower() not in known:
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+    return known[str(value).lower()]
+
+
 def check_odd(name: str, value: int) -> int:
     """Return `value` if it is an odd positive integer; a slice stack has one middle slice.
 
@@ -122,7 +139,8 @@ def check_fraction(name: str, value: float) -> float:
         Traceback (most recent call last):
         ValueError: threshold must lie between 0 and 1, got 1.5
     """
-    if not 0.0 <= float(value) <= 1.0:
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"{name} must lie between 0 and 1, got {value}")
     return float(value)
 

@@ -162,8 +162,8 @@ def check_writable(folder: str | Path) -> None:
             probe.unlink(missing_ok=True)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free some space" if full else "give write permission"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room" if full else "give write permission"
         refuse(folder, "a folder that can be written", reason, f"{remedy} or choose another output folder")
 
 

@@ -1,7 +1,8 @@
 """Axes, spacing and orientation of a voxel grid; the only place that knows RAS from LPS.
 
 A volume is indexed (x, y, z): x runs along a row of a slice, y down its rows, z through the slices. World
-coordinates are RAS millimetres, as in NIfTI and MONAI; DICOM and ITK use LPS, which turns the first two signs.
+coordinates are RAS millimetres, as in NIfTI and MONAI; DICOM and ITK use LPS, which turns the first two
+signs.
 """
 
 from __future__ import annotations

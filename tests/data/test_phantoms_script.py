@@ -73,3 +73,14 @@ def test_holding_out_every_tree_is_refused(monkeypatch, tmp_path, trees, capsys)
 def test_a_cube_far_larger_than_its_region_is_refused(monkeypatch, tmp_path, trees):
     with pytest.raises(SystemExit, match="voxels wide; give --size 44 or less"):
         _run(monkeypatch, "--trees", *trees, "--output_dir", tmp_path, "--size", 100)
+
+
+def test_renderings_without_the_wanted_contrast_are_drawn_again(monkeypatch, tmp_path, trees):
+    _run(
+        *(monkeypatch, "--trees", *trees, "--output_dir", tmp_path, "--min_contrast", 1.5),
+        *("--volumes", 4, "--validation_volumes", 0, "--size", 24),
+    )
+    renderings = json.loads((tmp_path / "renderings.json").read_text())
+    visible = [told for told in renderings.values() if told["vessel_share"] > 0]
+    assert len(visible) == 4
+    assert min(abs(told["contrast"]) for told in visible) >= 1.5

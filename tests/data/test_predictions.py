@@ -106,6 +106,13 @@ def test_overwrite_computes_everything_anew(out, cases):
     assert np.array_equal(np.asarray(nib.load(out / "a" / "a_seg.nii.gz").dataobj), labels_of("a"))
 
 
+def test_overwrite_false_from_a_command_line_keeps_results(out, cases):
+    run(out, cases)
+    assert run(out, cases, overwrite="false") == []
+    with pytest.raises(ValueError, match="overwrite must be true or false"):
+        PredictionFolder(out, overwrite="maybe")
+
+
 def test_a_lost_result_is_computed_again(out, cases):
     run(out, cases)
     (out / "b" / "b_seg.nii.gz").unlink()

@@ -42,5 +42,5 @@ def bake(
             continue
         for name, text in baked_configs(folder).items():
             path = folder / "configs" / name
-            if not path.is_file() or path.read_text() != text:
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
                 refuse(path, "the config baked from its layers", "another one", f"run: volseg bake {folder}")

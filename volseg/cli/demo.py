@@ -22,7 +22,7 @@ def demo(
     epochs: Annotated[int, typer.Option(help="Epochs of training; more gives better vessels.", min=1)] = 6,
     seed: Annotated[int, typer.Option(help="Of the phantoms and the training.")] = 0,
 ) -> None:
-    """Generate kidney-like vessel volumes, train, evaluate, predict a held-out one, and show where everything is.
+    """Generate kidney-like vessels, train, evaluate, predict a held-out volume, show where everything is.
 
     Example: volseg demo --output-dir demo_run
     """

@@ -6,6 +6,7 @@ import csv
 import json as json_text
 import logging
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,36 +26,39 @@ _FILES = ("summary.json", "scores.csv", "scores.md")
 _SECTIONS = ("training", "validation", "test", "all")
 
 
+_Sweep = Annotated[bool, typer.Option("--threshold-sweep", help="Also score _prob maps at 19 thresholds.")]
+_Versus = Annotated[Path | None, typer.Option(help="Second folder of predictions to compare with.")]
+_Spacing = Annotated[
+    str | None, typer.Option(help="Edge length of a voxel in mm where no file states it: one, or x,y,z.")
+]
+_Groups = Annotated[
+    str | None, typer.Option(help="JSON or CSV of case and group, or a pattern like '^([0-9]+)_' for names.")
+]
+_Above = Annotated[
+    int | None,
+    typer.Option(help="Grey values above it are foreground, in files not plainly 0/1 or 0/255.", min=0),
+]
+_View = Annotated[Path | None, typer.Option(help="Folder of field-of-view masks, for the preset drive.")]
+_Output = Annotated[Path | None, typer.Option(help="Folder for summary.json, scores.csv and scores.md.")]
+
+
 def score(
     pred: Annotated[Path, typer.Argument(help="Folder of predictions as inference writes it, or one file.")],
     truth: Annotated[Path, typer.Argument(help="Folder of masks, prepared folder with datalist, or a file.")],
     preset: Annotated[str | None, typer.Option(help=f"Protocol: {', '.join(_PRESETS)}.")] = None,
-    threshold_sweep: Annotated[
-        bool, typer.Option("--threshold-sweep", help="Also score the _prob maps at 19 thresholds.")
-    ] = False,
-    versus: Annotated[Path | None, typer.Option(help="Second folder of predictions to compare with.")] = None,
-    spacing_mm: Annotated[
-        str | None, typer.Option(help="Edge length of a voxel in mm where no file states it: one, or x,y,z.")
-    ] = None,
+    threshold_sweep: _Sweep = False,
+    versus: _Versus = None,
+    spacing_mm: _Spacing = None,
     tolerance_mm: Annotated[float, typer.Option(help="Of the surface Dice.", min=0)] = 0.0,
-    groups: Annotated[
-        str | None,
-        typer.Option(help="JSON or CSV of case and group, or a pattern like '^([0-9]+)_' for the names."),
-    ] = None,
+    groups: _Groups = None,
     classes: Annotated[str | None, typer.Option(help="Names: 1=artery,2=vein; others are refused.")] = None,
-    mask_above: Annotated[
-        int | None, typer.Option(help="Grey values above it are foreground, in files not plainly 0/1, 0/255.")
-    ] = None,
-    field_of_view: Annotated[
-        Path | None, typer.Option(help="Folder of field-of-view masks, for the preset drive.")
-    ] = None,
+    mask_above: _Above = None,
+    field_of_view: _View = None,
     section: Annotated[str | None, typer.Option(help=f"Of a datalist: {', '.join(_SECTIONS)}.")] = None,
-    output_dir: Annotated[
-        Path | None, typer.Option(help="Folder for summary.json, scores.csv and scores.md.")
-    ] = None,
+    output_dir: _Output = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing scores.")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Leave out surface Dice and distances.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Score saved predictions per case, class and group, with bootstrap intervals.
@@ -163,6 +167,8 @@ def _groups_of(text: str) -> dict[str, str] | str:
 @contextmanager
 def _case_lines() -> Iterator[None]:
     """Tell each case on a line of stderr where no progress bar can be drawn."""
+    # MONAI's distances call a function of MONAI that warns of a parameter to come
+    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
     logger = logging.getLogger("volseg.reports.scores")
     if sys.stderr.isatty():
         yield

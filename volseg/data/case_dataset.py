@@ -56,8 +56,8 @@ class CaseSampler(Sampler[int]):
     """Give each rank of `torch.distributed` every N-th case, each case once; all of them to a single process.
 
     PyTorch's sampler repeats some cases to even the ranks out, which changes a mean; MONAI's refuses fewer
-    cases than ranks, and its engines hang where a rank has none. Here, with fewer cases than ranks, every rank
-    takes all cases: each then counts equally often, and the mean is that of one process.
+    cases than ranks, and its engines hang where a rank has none. Here, with fewer cases than ranks, every
+    rank takes all cases: each then counts equally often, and the mean is that of one process.
 
     Args:
         data: what is sampled; only its length is used.

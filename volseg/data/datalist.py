@@ -99,6 +99,7 @@ def load_cases(
     fold: int = 0,
     datalist: str = DATALIST_NAME,
     must_exist: Sequence[str] = _PATH_KEYS,
+    requires: Sequence[str] = (),
 ) -> list[CaseItem]:
     """Case items of one section of a prepared folder, with absolute paths.
 
@@ -108,8 +109,9 @@ def load_cases(
             items, "all" the training items of all folds and then the test items.
         fold: the fold held out for validation.
         datalist: file name of the list inside `dataset_dir`.
-        must_exist: the keys that every case needs, and whose files are looked for now; inference leaves it
-            to the reader, so that a missing file costs one case.
+        must_exist: the keys whose files are looked for now; inference leaves it to the reader, so that a
+            missing file costs one case.
+        requires: further keys that every case must have: scoring needs a "label".
 
     Raises:
         InputError: when the folder, the list, the section or one of its files is missing, or the list is
@@ -132,6 +134,11 @@ def load_cases(
     if not chosen:
         has = f"{len(content.training)} training and {len(content.test)} test cases"
         refuse(source, f"cases for {section}", f"a list of {has}", "choose another section or fold")
+    for key in requires:
+        without = [item["case"] for item in chosen if key not in item]
+        if without:
+            remedy = "choose a section whose cases have one"
+            refuse(source, f"a {key} for every case", f"none for {without[0]}", remedy)
     root = Path(content.root) if content.root is not None else source.parent
     cases = [_absolute(item, root) for item in chosen]
     _check_files_exist(cases, source, must_exist)
@@ -161,11 +168,7 @@ def _absolute(item: CaseItem, root: Path) -> CaseItem:
 
 
 def _check_files_exist(cases: Sequence[CaseItem], source: Path, keys: Sequence[str]) -> None:
-    for key in keys:
-        without = [item["case"] for item in cases if key not in item]
-        if without:
-            refuse(source, f"a {key} for every case", f"none for {without[0]}", "choose a section whose cases have one")
-    paths = [item[key] for item in cases for key in keys]
+    paths = [item[key] for item in cases for key in keys if key in item]
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         count = "1 file" if len(missing) == 1 else f"{len(missing)} files"

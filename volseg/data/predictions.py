@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 import volseg
-from volseg.checks import InputError, check_choice, refuse
+from volseg.checks import InputError, check_choice, check_flag, refuse
 from volseg.data.case_dataset import root_cause
 from volseg.data.nifti_writer import as_labels, as_volumes, write_nifti
 from volseg.data.slice_writer import write_label_picture
@@ -67,7 +67,7 @@ class PredictionFolder:
         self, output_dir: str | Path, *, overwrite: bool = False, settings: Mapping[str, object] | None = None
     ) -> None:
         self.output_dir = Path(os.path.abspath(output_dir))
-        self.overwrite = overwrite
+        self.overwrite = check_flag("overwrite", overwrite)
         self.settings = dict(settings or {})
         stated = json.dumps([volseg.__version__, self.settings], sort_keys=True, default=str)
         self._settings_key = hashlib.sha256(stated.encode()).hexdigest()[:16]
@@ -217,6 +217,8 @@ class PredictionFolder:
         if failed or not ordered:
             print("\n".join(self._lines(failed, len(ordered))), file=sys.stderr)
             raise SystemExit(1 if len(failed) == len(ordered) else 2)
+        skipped = sum(record["status"] == "skipped" for record in ordered)
+        logger.info("%d cases delivered, %d of them before this run", len(ordered), skipped)
 
     def _is_pending(self, item: Mapping[str, Any]) -> bool:
         case = str(item["case"])

@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside MONAI's own curves: pictures of validation cases, seconds, memory, learning rate."""
+"""What TensorBoard shows beside MONAI's own curves: pictures of cases, seconds, memory, learning rate."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class CaseImages:
 
     Args:
         writer: from `open_writer`.
-        threshold_of: object with `best_threshold`, or a number; probabilities above it are drawn.
+        threshold_of: object with `best_threshold`, or a number; probabilities from it on are drawn.
         most_cases: how many cases get pictures.
     """
 
@@ -112,7 +112,7 @@ class CaseImages:
             if self._drawn == self.most_cases:
                 return
             self._drawn += 1
-            image, pred = _volume(item["image"]), _volume(item["pred"]) > self._threshold()
+            image, pred = _volume(item["image"]), _volume(item["pred"]) >= self._threshold()
             truth = None if item.get("label") is None else _volume(item["label"])
             for axis, picture in plane_pictures(image, pred, truth).items():
                 self.writer.add_image(
@@ -125,7 +125,9 @@ class CaseImages:
 
 
 class CaseScores:
-    """Metric of each validation case as a curve of its own.
+    """Metric of each validation case as a curve of its own; no point where it is undefined.
+
+    Of several thresholds the best is shown, of several classes the mean.
 
     Args:
         writer: from `open_writer`.
@@ -154,7 +156,7 @@ class CaseScores:
         self.writer.flush()
 
 
-def _volume(value: torch.Tensor) -> npt.NDArray[np.generic]:
+def _volume(value: torch.Tensor) -> npt.NDArray[Any]:
     array = value.detach().cpu().numpy()
     return np.asarray(array[0])
 

@@ -12,7 +12,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import string_list_all_gather
 
-from volseg.files import write_json, write_text
+from volseg.checks import check_flag, refuse
+from volseg.files import check_writable, write_json, write_text
 
 __all__ = ["ScoreTable"]
 
@@ -42,17 +43,27 @@ class ScoreTable:
         self.output_dir = Path(output_dir)
         self.metrics = metrics
         self.settings = settings or {}
-        self.overwrite = overwrite
+        self.overwrite = check_flag("overwrite", overwrite)
         self._cases: list[str] = []
 
     def attach(self, engine: Engine) -> None:
         """Register on the evaluator."""
-        engine.add_event_handler(Events.STARTED, self._cases_reset)
+        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_cases)
         engine.add_event_handler(Events.COMPLETED, self)
 
-    def _cases_reset(self, engine: Engine) -> None:
+    def start(self, engine: Engine) -> None:
+        """Find out before the hours of evaluation whether the table can be written.
+
+        Raises:
+            InputError: when scores of an earlier evaluation lie there, or the folder takes no files.
+        """
         self._cases = []
+        check_writable(self.output_dir)
+        for file in (self.output_dir / "scores.csv", self.output_dir / "scores.json"):
+            if not self.overwrite and file.exists():
+                remedy = "pass --overwrite true or another --output_dir"
+                refuse(file, "no scores of an earlier evaluation", "such a file", remedy)
 
     def _note_cases(self, engine: Engine) -> None:
         batch: Any = engine.state.batch

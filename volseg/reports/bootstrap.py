@@ -26,8 +26,8 @@ def resample_counts(units: Sequence[str], resamples: int, seed: int) -> npt.NDAr
         (R, N) how often each case is in each draw.
 
     Example:
-        >>> resample_counts(["a", "a", "b"], 2, seed=0)[:, 0].tolist()
-        [0, 2]
+        >>> resample_counts(["a", "a", "b"], 2, seed=0).tolist()
+        [[0, 0, 2], [1, 1, 1]]
     """
     names, index = np.unique(np.asarray(units), return_inverse=True)
     drawn = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
@@ -52,7 +52,8 @@ def resampled_means(scores: _Doubles, counts: npt.NDArray[np.int64]) -> _Doubles
         (R,) nan where a draw holds no defined score.
 
     Example:
-        >>> resampled_means(np.array([[1.0, 0.0], [0.0, np.nan]]), np.array([[1, 1], [2, 0], [0, 1]])).tolist()
+        >>> scores = np.array([[1.0, 0.0], [0.0, np.nan]])
+        >>> resampled_means(scores, np.array([[1, 1], [2, 0], [0, 1]])).tolist()
         [0.25, 0.5, 0.0]
     """
     defined = ~np.isnan(scores)

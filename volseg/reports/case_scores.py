@@ -71,10 +71,9 @@ def score_thresholds(probability: _Array, truth: _Array, thresholds: Sequence[fl
         cells = np.bincount(((mask != 0) * (len(steps) + 1) + level).ravel(), minlength=levels.size)
         levels += cells.reshape(levels.shape)
     at_least = levels[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]  # voxels at or above each threshold
-    both = at_least.sum(axis=0) + levels[1].sum()
-    return [
-        2 * int(hit) / int(area) if area else math.nan for hit, area in zip(at_least[1], both, strict=True)
-    ]
+    areas = at_least.sum(axis=0) + levels[1].sum()
+    pairs = zip(at_least[1], areas, strict=True)
+    return [2 * int(hit) / int(area) if area else math.nan for hit, area in pairs]
 
 
 def _confusion(pred: _Array, truth: _Array) -> tuple[list[int], npt.NDArray[np.int64]]:

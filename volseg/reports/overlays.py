@@ -36,7 +36,7 @@ def draw_agreement(
     Args:
         image: (x, y) slice, any range; shown between its 1st and 99th percentile.
         pred: (x, y) mask; every non-zero value counts.
-        truth: (x, y) class indices, 255 where nobody labelled; without it the outline of the prediction is drawn.
+        truth: (x, y) class indices, 255 where nobody labelled; without it the prediction is outlined.
         opacity: of the colours.
 
     Returns:

@@ -21,7 +21,7 @@ MASK_ENDINGS = (
     *("_seg", "_pred", "_mask", "_masks", "_label", "_labels", "_gt", "_segmentation", "_labelMark"),
     *("_manual1", "_manual2", "_1stHO", "_2ndHO", "_training", "_test"),
 )
-"""Endings of names that a side may have and the other not; one is taken off when all names of a side have it."""
+"""Endings of names; one is taken off when all names of a side have it."""
 
 _SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", *ITK_SUFFIXES, *RASTER_SUFFIXES)
 _MASK_FOLDERS = ("labels", "label", "masks", "mask", "label_images", "labelsTr", "labelsTs", "1st_manual")
@@ -250,7 +250,7 @@ def _by_group(
         group = safe_name(item["group"]) if item.get("same_volume") else None
         if case not in left and group in left:
             left = {**left, case: left[group]}
-    used = set(left[case] for case in right if case in left)
+    used = {left[case] for case in right if case in left}
     return {case: name for case, name in left.items() if case in right or name not in used}, right
 
 

@@ -17,7 +17,7 @@ from volseg.data.raster import RASTER_SUFFIXES
 from volseg.geometry import Geometry
 from volseg.reports.score_files import MaskPair
 
-__all__ = ["CaseGrid", "LabelRule", "read_on_grid", "read_truth", "slabs_of"]
+__all__ = ["CaseGrid", "LabelRule", "grid_of", "read_on_grid", "read_truth", "slabs_of"]
 
 _Array = npt.NDArray[Any]
 _LARGEST = 65535
@@ -89,7 +89,7 @@ class LabelRule:
             refuse(source, expected, f"grey values {_listed(found)}", remedy)
         if self.classes is not None and not found <= self.classes | {0}:
             expected = f"label values {_listed(self.classes | {0})}"
-            refuse(source, expected, _listed(found - self.classes), "map them, or correct the classes")
+            refuse(source, expected, _listed(found - self.classes - {0}), "map them, or correct the classes")
         if not found <= {0, 1}:
             self._indexed = self._indexed or source
             self._check_kind(source)
@@ -124,34 +124,45 @@ class CaseGrid:
         return self.geometry.shape[2] > 1
 
 
-def read_truth(
-    pair: MaskPair, rule: LabelRule, spacing_mm: tuple[float, ...] | None
-) -> tuple[_Array, CaseGrid]:
-    """Read the truth of a case as class indices, and the grid that its prediction must have.
+def grid_of(pair: MaskPair, spacing_mm: tuple[float, ...] | None) -> CaseGrid:
+    """Find the grid of a case from headers alone, and that all its masks lie on it.
 
     Args:
         pair: the case.
-        rule: of the truth's side.
         spacing_mm: as the caller states it; None takes what the files state.
+
+    Raises:
+        InputError: naming the file that describes another grid.
+    """
+    geometry = read_header(pair.truth)
+    stated = geometry if geometry.spacing_is_known else read_header(pair.pred)
+    edges = spacing_mm or (None if geometry.spacing_is_known else pair.spacing_mm)
+    if spacing_mm is not None and geometry.spacing_is_known:
+        _check_spacing(pair.truth, geometry.spacing_mm, spacing_mm)
+    known = edges is not None or stated.spacing_is_known
+    if edges is None:
+        edges = stated.spacing_mm if stated.spacing_is_known else (1.0, 1.0, 1.0)
+    if pair.labelled_range is not None:
+        geometry = _labelled_geometry(geometry, pair)
+    grid = CaseGrid(geometry, tuple(edges), known, pair.labelled_range)
+    for path in (pair.pred, pair.other, pair.view):
+        if path is not None:
+            _fit(path, read_header(path), grid, pair.truth)
+    return grid
+
+
+def read_truth(pair: MaskPair, rule: LabelRule, grid: CaseGrid) -> _Array:
+    """Read the truth of a case as class indices of the labelled slices.
 
     Raises:
         InputError: naming the file, for what is wrong with it.
     """
-    array, geometry = read_volume(pair.truth)
-    stated = geometry if geometry.spacing_is_known else read_header(pair.pred)
-    edges = spacing_mm or (pair.spacing_mm if not geometry.spacing_is_known else None)
-    if spacing_mm is not None and geometry.spacing_is_known:
-        if not np.allclose(geometry.spacing_mm, spacing_mm, rtol=_SAME_SPACING):
-            own = "x".join(f"{edge:g}" for edge in geometry.spacing_mm)
-            given = "x".join(f"{edge:g}" for edge in spacing_mm)
-            refuse(pair.truth, f"voxels of {given} mm", f"{own} mm in the file", "leave the spacing out")
-    known = edges is not None or stated.spacing_is_known
-    if edges is None:
-        edges = stated.spacing_mm if stated.spacing_is_known else (1.0, 1.0, 1.0)
-    chosen = pair.labelled_range
-    if chosen is not None:
-        array, geometry = _labelled_slices(array, geometry, pair)
-    return rule.indices(array, pair.truth), CaseGrid(geometry, tuple(edges), known, chosen)
+    array, _ = read_volume(pair.truth)
+    if grid.labelled_range is not None and array.shape != grid.geometry.shape:
+        array = array[..., slice(*grid.labelled_range)]
+    if array.shape != grid.geometry.shape:
+        _refuse_shape(pair.truth, array.shape, pair.truth, grid.geometry.shape)
+    return rule.indices(array, pair.truth)
 
 
 def read_on_grid(path: Path, grid: CaseGrid, truth: Path) -> tuple[_Array, str]:
@@ -169,19 +180,14 @@ def read_on_grid(path: Path, grid: CaseGrid, truth: Path) -> tuple[_Array, str]:
         InputError: when it describes another grid.
     """
     array, geometry = read_volume(path)
-    known = geometry.spacing_is_known and grid.geometry.spacing_is_known
-    note = ""
-    if known:
-        array, geometry, note = _turned(array, geometry, grid.geometry.affine)
-    if grid.labelled_range is not None and array.shape[2] != grid.geometry.shape[2]:
-        first, end = grid.labelled_range
-        place = _shifted(geometry.file_affine, first)
-        array, geometry = array[..., first:end], replace(geometry, file_affine=place)
-    if array.shape != grid.geometry.shape:
-        _refuse_shape(path, array.shape, truth, grid.geometry.shape)
-    if known:
-        _check_place(path, geometry.affine, truth, grid.geometry)
-    return array, note
+    order, flips, is_longer = _fit(path, geometry, grid, truth)
+    array = array.transpose(order)
+    if flips:
+        array = np.flip(array, flips).copy(order="K")  # torch takes no negative strides
+    if is_longer and grid.labelled_range is not None:
+        array = array[..., slice(*grid.labelled_range)]
+    is_same = order == (0, 1, 2) and not flips
+    return array, "" if is_same else f"turned to the truth's axes {order}, flipped {flips}"
 
 
 def slabs_of(*arrays: _Array) -> Iterator[tuple[_Array, ...]]:
@@ -220,20 +226,25 @@ def _values_in(array: _Array, source: Path) -> set[int]:
     return set(np.flatnonzero(counts).tolist())
 
 
-def _labelled_slices(array: _Array, geometry: Geometry, pair: MaskPair) -> tuple[_Array, Geometry]:
-    """Cut a truth to the slices that are labelled, its affine with it."""
+def _labelled_geometry(geometry: Geometry, pair: MaskPair) -> Geometry:
+    """Cut the grid of a truth to the slices that are labelled."""
     first, end = pair.labelled_range or (0, 0)
-    depth = array.shape[2]
+    depth = geometry.shape[2]
     if depth != end - first and depth < end:
         remedy = "correct labelled_range in the datalist"
         refuse(pair.truth, f"{end - first} slices, or those of the whole image", str(depth), remedy)
-    is_whole = depth != end - first
-    array = array[..., first:end] if is_whole else array
     affine = geometry.file_affine
     # a stack of pictures has no place in the world: its first slice is the image's slice `first`
-    if is_whole or pair.truth.is_dir() or pair.truth.name.lower().endswith(RASTER_SUFFIXES):
+    is_stack = pair.truth.is_dir() or pair.truth.name.lower().endswith(RASTER_SUFFIXES)
+    if is_stack or depth != end - first:
         affine = _shifted(affine, first)
-    return array, replace(geometry, shape=array.shape, file_affine=affine)
+    return replace(geometry, shape=(*geometry.shape[:2], end - first), file_affine=affine)
+
+
+def _check_spacing(truth: Path, stated: tuple[float, ...], given: tuple[float, ...]) -> None:
+    if not np.allclose(stated, given, rtol=_SAME_SPACING):
+        texts = ["x".join(f"{edge:g}" for edge in edges) for edges in (given, stated)]
+        refuse(truth, f"voxels of {texts[0]} mm", f"{texts[1]} mm in the file", "leave the spacing out")
 
 
 def _shifted(affine: npt.NDArray[np.float64], slices: int) -> npt.NDArray[np.float64]:
@@ -242,33 +253,50 @@ def _shifted(affine: npt.NDArray[np.float64], slices: int) -> npt.NDArray[np.flo
     return moved
 
 
-def _turned(
-    array: _Array, geometry: Geometry, target: npt.NDArray[np.float64]
-) -> tuple[_Array, Geometry, str]:
-    """Permute and flip axes so that they run as those of `target`; other grids come back unchanged."""
-    steps = np.linalg.solve(target[:3, :3], geometry.affine[:3, :3])
-    turn = np.rint(steps)
-    if not (np.abs(turn).sum(axis=0) == 1).all() or not (np.abs(turn).sum(axis=1) == 1).all():
-        return array, geometry, ""
-    order = [int(np.argmax(np.abs(row))) for row in turn]
-    flips = [axis for axis in range(3) if turn[axis, order[axis]] < 0]
-    affine = geometry.file_affine.copy()
-    affine[:3, :3] = geometry.file_affine[:3, order]
-    array = array.transpose(order)
+def _fit(
+    path: Path, geometry: Geometry, grid: CaseGrid, truth: Path
+) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+    """Say how a volume is brought onto a grid: order of axes, axes to flip then, cut to the labelled range.
+
+    Raises:
+        InputError: when it cannot be.
+    """
+    order: tuple[int, ...] = (0, 1, 2)
+    flips: tuple[int, ...] = ()
+    known = geometry.spacing_is_known and grid.geometry.spacing_is_known
+    if known:
+        order, flips = _turn_between(geometry.affine, grid.geometry.affine)
+    shape = tuple(geometry.shape[axis] for axis in order)
+    affine = geometry.affine.copy()
+    affine[:3, :3] = affine[:3, list(order)]
     for axis in flips:
-        affine[:3, 3] += (array.shape[axis] - 1) * affine[:3, axis]
+        affine[:3, 3] += (shape[axis] - 1) * affine[:3, axis]
         affine[:3, axis] *= -1
-    if flips:
-        array = np.flip(array, flips).copy(order="K")  # torch takes no negative strides
-    is_same = order == [0, 1, 2] and not flips
-    note = "" if is_same else f"turned to the truth's axes {tuple(order)}, flipped {tuple(flips)}"
-    return array, replace(geometry, shape=array.shape, file_affine=affine), note
+    is_longer = grid.labelled_range is not None and shape[2] > grid.geometry.shape[2]
+    if is_longer and grid.labelled_range is not None:
+        first, end = grid.labelled_range
+        shape, affine = (*shape[:2], min(end, shape[2]) - first), _shifted(affine, first)
+    if shape != grid.geometry.shape:
+        _refuse_shape(path, shape, truth, grid.geometry.shape)
+    if known:
+        _check_place(path, affine, truth, grid.geometry)
+    return order, flips, is_longer
+
+
+def _turn_between(
+    affine: npt.NDArray[np.float64], target: npt.NDArray[np.float64]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Order and flips of axes after which they run as those of `target`; nothing where none do."""
+    turn = np.rint(np.linalg.solve(target[:3, :3], affine[:3, :3]))
+    if not (np.abs(turn).sum(axis=0) == 1).all() or not (np.abs(turn).sum(axis=1) == 1).all():
+        return (0, 1, 2), ()
+    order = tuple(int(np.argmax(np.abs(row))) for row in turn)
+    return order, tuple(axis for axis in range(3) if turn[axis, order[axis]] < 0)
 
 
 def _check_place(path: Path, affine: npt.NDArray[np.float64], truth: Path, grid: Geometry) -> None:
-    corners = np.array(
-        [[*np.multiply(index, np.subtract(grid.shape, 1)), 1] for index in np.ndindex(2, 2, 2)]
-    )
+    last = np.subtract(grid.shape, 1)
+    corners = np.array([[*np.multiply(corner, last), 1] for corner in np.ndindex(2, 2, 2)])
     wanted, found = corners @ grid.affine[:3].T, corners @ affine[:3].T
     apart = float(np.linalg.norm(wanted - found, axis=1).max())
     if apart > _SAME_VOXEL * min(grid.spacing_mm) + _SINGLE * float(np.abs(wanted).max()):

@@ -18,9 +18,9 @@ from volseg.data.slice_folder import check_spacing
 from volseg.metrics import PRESETS, PresetReport, ScoredCase, compute_surface_dice_sweep, score_preset
 from volseg.reports.bootstrap import resample_counts
 from volseg.reports.case_scores import empty_row, score_classes, score_thresholds
-from volseg.reports.score_files import Matching, MaskPair, Section, match_masks, probability_path
+from volseg.reports.score_files import MaskPair, Matching, Section, match_masks, probability_path
+from volseg.reports.score_masks import CaseGrid, LabelRule, grid_of, read_on_grid, read_truth
 from volseg.reports.score_means import compare, means_by_class, means_by_group, means_with_intervals, sweep_of
-from volseg.reports.score_masks import CaseGrid, LabelRule, read_on_grid, read_truth
 
 __all__ = ["THRESHOLDS", "ScoreOptions", "ScoreReport", "score_folders"]
 
@@ -176,19 +176,20 @@ class _Run:
         above = options.mask_above if options.mask_above is not None else _MASKS_ABOVE.get(preset)
         self.rules = [LabelRule(side, _VALUE_MAPS.get(preset), above, classes) for side in sides]
         self.cases: list[_Row] = []
-        self.grids: list[CaseGrid] = []
+        # all headers first: a case on another grid is refused before the work
+        self.grids = [grid_of(pair, options.spacing_mm) for pair in matching.pairs]
         self.found: list[list[dict[int, _Row]]] = [[], []]  # of the prediction, of the other one
         self.curves: dict[str, list[Any]] = {}
         self.is_soft = options.threshold_sweep
 
     def scored_cases(self) -> Iterator[ScoredCase]:
-        pairs = self.matching.pairs
+        pairs = list(zip(self.matching.pairs, self.grids, strict=True))
         for number, pair in enumerate(tqdm(pairs, desc="score", unit="case", disable=None), start=1):
-            logger.info("%d of %d: %s", number, len(pairs), pair.case)
-            yield self._score(pair)
+            logger.info("%d of %d: %s", number, len(pairs), pair[0].case)
+            yield self._score(*pair)
 
-    def _score(self, pair: MaskPair) -> ScoredCase:
-        truth, grid = read_truth(pair, self.rules[0], self.options.spacing_mm)
+    def _score(self, pair: MaskPair, grid: CaseGrid) -> ScoredCase:
+        truth = read_truth(pair, self.rules[0], grid)
         pred, note = self._prediction(pair.pred, grid, pair, side=1)
         self.found[0].append(self._rows(pred, truth, grid))
         if pair.other is not None:
@@ -196,7 +197,6 @@ class _Run:
             self.found[1].append(self._rows(other, truth, grid))
             del other
         self.cases.append(_record(pair, grid, note))
-        self.grids.append(grid)
         probability = self._probability(pair, grid)
         if self.options.threshold_sweep and probability is not None:
             self._sweep(probability, truth, grid, pair)

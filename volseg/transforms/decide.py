@@ -9,7 +9,7 @@ import torch
 from monai.transforms import Transform
 from monai.utils import convert_to_dst_type
 
-from volseg.checks import check_fraction, check_positive
+from volseg.checks import check_flag, check_fraction, check_positive
 
 __all__ = ["DecideLabelsd"]
 
@@ -27,17 +27,20 @@ class DecideLabelsd(Transform):
         keep_probability: put the probabilities under "probability".
 
     Raises:
-        ValueError: for a threshold outside [0, 1]; when called, for another number of channels.
+        ValueError: for a threshold outside [0, 1] or more than 255 classes; when called, for another number
+            of channels.
     """
 
     def __init__(
         self, key: str = "pred", *, classes: int = 1, threshold: float = 0.5, keep_probability: bool = False
     ) -> None:
         check_positive("classes", classes)
+        if classes > 255:
+            raise ValueError(f"classes must be at most 255, because labels are uint8, got {classes}")
         self.key = key
         self.classes = classes
         self.threshold = check_fraction("threshold", threshold)
-        self.keep_probability = keep_probability
+        self.keep_probability = check_flag("keep_probability", keep_probability)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with (1, x, y, z) uint8 class indices under the key."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from volseg.checks import check_positive, refuse
+from volseg.checks import InputError, check_positive, refuse
 from volseg.data.datalist import DATALIST_NAME, CaseItem, Datalist, write_datalist
 from volseg.data.datasets import CaseRow, PrepareReport
 from volseg.data.datasets.sennet_layout import KIDNEY, KidneyCase, find_kidneys
@@ -156,7 +156,7 @@ def _item(case: KidneyCase, folder: Path, target: Path, spacing: list[float] | N
     kidney = KIDNEY.match(case.name)
     default = _SPACING_MM_OF.get(kidney.group(), _SPACING_MM) if kidney else None
     edge = _SPACING_MM_OF.get(case.name, default)
-    known = [edge] * 3 if edge is not None else None
+    known = spacing or _stated_spacing(case.images or folder) or ([edge] * 3 if edge is not None else None)
     item: CaseItem = {
         "image": _relative(case.images or folder, folder),
         "case": case.name,
@@ -167,9 +167,19 @@ def _item(case: KidneyCase, folder: Path, target: Path, spacing: list[float] | N
         item["label_coverage"] = _COVERAGE_OF.get(case.name, 1.0)
         if case.borrows_images and case.findings.labelled_range is not None:
             item["labelled_range"] = list(case.findings.labelled_range)
-    if spacing or known:
-        item["spacing_mm"] = spacing or known
+    if known:
+        item["spacing_mm"] = known
     return item
+
+
+def _stated_spacing(images: Path) -> list[float] | None:
+    from volseg.data import read_header
+
+    try:
+        geometry = read_header(images)
+    except InputError:
+        return None  # what is wrong with it stands in the report
+    return list(geometry.spacing_mm) if geometry.spacing_is_known else None
 
 
 def _relative(path: Path, folder: Path) -> str:
