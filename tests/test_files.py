@@ -212,7 +212,7 @@ def test_a_writable_folder_is_created_and_left_empty(tmp_path):
 @pytest.mark.parametrize(
     ("number", "reason", "remedy"),
     [
-        (errno.ENOSPC, "No space left on device", "free some space"),
+        (errno.ENOSPC, "No space left on device", "make room"),
         (errno.EROFS, "Read-only file system", "give write permission"),
         (errno.EACCES, "Permission denied", "give write permission"),
     ],

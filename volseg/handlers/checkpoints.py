@@ -121,7 +121,7 @@ class CheckpointHandler:
         logger.info("resumed after epoch %d from %s", saved["epoch"], self.last_file)
 
     def save(self, engine: Engine) -> None:
-        """Write `last.pt`, then `model.pt` and its threshold if the epoch was validated and is the best so far."""
+        """Write `last.pt`, then `model.pt` and its threshold if the epoch scored best so far."""
         is_best = self._update_best(engine.state.epoch)
         if not _is_first_rank():
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -89,10 +90,15 @@ class CaseImages:
         writer: from `open_writer`.
         threshold_of: object with `best_threshold`, or a number; probabilities from it on are drawn.
         most_cases: how many cases get pictures.
+        classes: more than 1 where a prediction has a probability for each, background first; the most
+            probable is drawn.
     """
 
-    def __init__(self, writer: SummaryWriter, threshold_of: Any = 0.5, *, most_cases: int = 3) -> None:
+    def __init__(
+        self, writer: SummaryWriter, threshold_of: Any = 0.5, *, most_cases: int = 3, classes: int = 1
+    ) -> None:
         self.writer = writer
+        self.classes = classes
         self.threshold_of = threshold_of
         self.most_cases = most_cases
         self._drawn = 0
@@ -112,12 +118,17 @@ class CaseImages:
             if self._drawn == self.most_cases:
                 return
             self._drawn += 1
-            image, pred = _volume(item["image"]), _volume(item["pred"]) >= self._threshold()
+            image, pred = _volume(item["image"]), self._mask(item["pred"])
             truth = None if item.get("label") is None else _volume(item["label"])
             for axis, picture in plane_pictures(image, pred, truth).items():
                 self.writer.add_image(
                     f"validation_{self._drawn}/across_{axis}", picture, engine.state.epoch, dataformats="HWC"
                 )
+
+    def _mask(self, pred: torch.Tensor) -> npt.NDArray[np.generic]:
+        if 1 < self.classes <= len(pred):
+            return np.asarray(pred[: self.classes].detach().argmax(dim=0).cpu().numpy() > 0)
+        return _volume(pred) >= self._threshold()
 
     def _threshold(self) -> float:
         chosen = getattr(self.threshold_of, "best_threshold", self.threshold_of)
@@ -145,14 +156,13 @@ class CaseScores:
     def __call__(self, engine: Engine) -> None:
         """Write one value per case."""
         details = engine.state.metric_details.get(self.name)
-        if details is None:
+        if details is None or not len(details):
             return
-        for number, value in enumerate(
-            np.asarray(torch.as_tensor(details).cpu(), dtype=float).reshape(len(details), -1)
-        ):
-            self.writer.add_scalar(
-                f"{self.name}/case_{number + 1}", float(np.nanmax(value)), engine.state.epoch
-            )
+        scores = torch.as_tensor(details).detach().float()
+        of_classes = scores.reshape(len(scores), scores.shape[1] if scores.ndim > 1 else 1, -1).nanmean(dim=1)
+        for number, score in enumerate(of_classes.nan_to_num(-math.inf).amax(dim=1).tolist()):
+            if math.isfinite(score):
+                self.writer.add_scalar(f"{self.name}/case_{number + 1}", score, engine.state.epoch)
         self.writer.flush()
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+from volseg.checks import check_positive
 from volseg.files import write_atomically
 
 __all__ = ["AGREEMENT_COLOURS", "draw_agreement", "plane_pictures", "tile", "write_gif", "write_png"]
@@ -69,13 +70,15 @@ def plane_pictures(
     """One picture across each axis, through the plane that holds most of the truth (or of the prediction).
 
     Args:
-        image: (x, y, z) volume.
-        pred: (x, y, z) mask.
-        truth: (x, y, z) class indices, 255 where nobody labelled; or None.
+        image: (x, y, z) volume, or an (x, y) picture, which is seen across z alone.
+        pred: mask of the same shape.
+        truth: class indices of the same shape, 255 where nobody labelled; or None.
 
     Returns:
         Pictures by the axis they are cut across: "x", "y", "z".
     """
+    if np.ndim(image) == 2:
+        return {"z": draw_agreement(image, pred, truth)}
     reference = (
         np.asarray(pred) > 0 if truth is None else (np.asarray(truth) > 0) & (np.asarray(truth) != 255)
     )
@@ -109,7 +112,15 @@ def write_png(path: str | Path, picture: Picture, *, overwrite: bool = False) ->
 def write_gif(
     path: str | Path, pictures: Sequence[Picture], *, frames_per_second: float = 10.0, overwrite: bool = False
 ) -> None:
-    """Write pictures of one size as an endless animation."""
+    """Write pictures of one size as an endless animation.
+
+    Raises:
+        ValueError: for no picture, pictures of several sizes, or a rate that is not positive.
+    """
+    check_positive("frames_per_second", frames_per_second)
+    sizes = {picture.shape for picture in pictures}
+    if len(sizes) != 1:
+        raise ValueError(f"an animation needs pictures of one size, got {sorted(sizes) or 'no picture'}")
     frames = [Image.fromarray(picture).quantize(128) for picture in pictures]
     duration = round(1000 / frames_per_second)
 

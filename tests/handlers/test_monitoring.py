@@ -1,0 +1,158 @@
+"""What TensorBoard finds in the event files."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from volseg.handlers import CaseImages, CaseScores, RunScalars, open_writer
+from volseg.handlers.monitoring import SilentWriter
+
+SHAPE = (9, 7, 5)
+PURPLE = (160, 32, 240)
+
+
+def events_of(folder):
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+
+
+@pytest.fixture
+def writer(tmp_path):
+    with open_writer(tmp_path) as opened:
+        yield opened
+
+
+def pictures_of(tmp_path, writer, items, *, epochs=1, **options):
+    """Event file after a validation whose output in each iteration is one of `items`."""
+    engine = Engine(lambda engine, item: [item])
+    CaseImages(writer, **options).attach(engine)
+    engine.run(items, max_epochs=epochs)
+    writer.flush()
+    return events_of(tmp_path)
+
+
+def item(**changes):
+    """A case of which one voxel is found and true."""
+    mask = torch.zeros(1, *SHAPE)
+    mask[0, 6, 2, 3] = 1
+    return {"image": torch.zeros(1, *SHAPE), "pred": 0.7 * mask, "label": mask.to(torch.uint8), **changes}
+
+
+def picture(events, tag):
+    return np.asarray(Image.open(io.BytesIO(events.Images(tag)[0].encoded_image_string)))
+
+
+def coloured(events, axis="z"):
+    return picture(events, f"validation_1/across_{axis}").any()
+
+
+def test_learning_rate_seconds_and_memory_of_every_epoch_are_curves(tmp_path, writer):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.25)
+    engine = Engine(lambda engine, batch: None)
+    RunScalars(writer, optimizer).attach(engine)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: optimizer.param_groups[0].update(lr=0.125))
+    engine.run([0], max_epochs=2)
+    events = events_of(tmp_path)
+    rates = [(event.step, event.value) for event in events.Scalars("run/learning_rate")]
+    assert rates == [(1, 0.25), (2, 0.125)]
+    assert all(0 <= event.value < 60 for event in events.Scalars("run/seconds_per_epoch"))
+    assert all(event.value > 0.01 for event in events.Scalars("run/peak_memory_gib"))
+
+
+def test_a_case_is_shown_across_all_three_axes(tmp_path, writer):
+    events = pictures_of(tmp_path, writer, [item()])
+    assert set(events.Tags()["images"]) == {f"validation_1/across_{axis}" for axis in "xyz"}
+
+
+def test_the_picture_has_its_colour_where_the_voxel_is(tmp_path, writer):
+    shown = picture(pictures_of(tmp_path, writer, [item()]), "validation_1/across_z")
+    assert shown.shape == (7, 9, 3)
+    rows, columns = np.nonzero(shown.any(axis=-1))
+    assert (rows.tolist(), columns.tolist()) == ([2], [6])
+
+
+def test_only_the_first_cases_are_shown_in_every_epoch(tmp_path, writer):
+    events = pictures_of(tmp_path, writer, [item()] * 4, epochs=2, most_cases=2)
+    assert {tag.split("/")[0] for tag in events.Tags()["images"]} == {"validation_1", "validation_2"}
+    assert [event.step for event in events.Images("validation_2/across_x")] == [1, 2]
+
+
+@pytest.mark.parametrize(("threshold", "is_shown"), [(0.69, True), (0.75, True), (0.76, False)])
+def test_a_probability_at_the_threshold_is_foreground(tmp_path, writer, threshold, is_shown):
+    class Sweep:
+        best_threshold = threshold
+
+    case = item(label=None)
+    case["pred"] = case["pred"] / 0.7 * 0.75
+    assert coloured(pictures_of(tmp_path, writer, [case], threshold_of=Sweep())) == is_shown
+
+
+def test_before_the_first_sweep_a_half_is_the_threshold(tmp_path, writer):
+    class Sweep:
+        best_threshold = None
+
+    assert coloured(pictures_of(tmp_path, writer, [item(label=None)], threshold_of=Sweep()))
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_of_several_classes_the_most_probable_is_drawn(tmp_path, writer, index):
+    pred = torch.full((3, *SHAPE), 0.2)
+    pred[index, 6, 2, 3] = 0.6
+    pred[0, 0, 0, 0] = 0.3  # background everywhere else too: the first of equals
+    events = pictures_of(tmp_path, writer, [item(pred=pred, label=None)], classes=3)
+    assert coloured(events) == (index > 0)
+
+
+def test_a_picture_of_two_dimensions_is_shown_as_it_is(tmp_path, writer):
+    flat = {key: value[..., 3] for key, value in item().items()}
+    events = pictures_of(tmp_path, writer, [flat])
+    assert events.Tags()["images"] == ["validation_1/across_z"]
+    assert picture(events, "validation_1/across_z").shape == (7, 9, 3)
+
+
+def scores_of(tmp_path, writer, details):
+    engine = Engine(lambda engine, batch: None)
+    engine.state.metric_details = {} if details is None else {"dice": details}
+    CaseScores(writer, "dice").attach(engine)
+    engine.run([0], max_epochs=1)
+    events = events_of(tmp_path)
+    return {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
+
+
+def test_every_case_has_a_curve(tmp_path, writer):
+    found = scores_of(tmp_path, writer, torch.tensor([[0.25], [0.75]]))
+    assert found == {"dice/case_1": 0.25, "dice/case_2": 0.75}
+
+
+def test_of_a_sweep_the_best_threshold_is_shown(tmp_path, writer):
+    assert scores_of(tmp_path, writer, torch.tensor([[[0.25, 0.5, math.nan]]])) == {"dice/case_1": 0.5}
+
+
+def test_of_classes_the_mean_is_shown(tmp_path, writer):
+    assert scores_of(tmp_path, writer, torch.tensor([[0.25, 0.75, math.nan]])) == {"dice/case_1": 0.5}
+
+
+def test_an_undefined_score_is_no_point(tmp_path, writer):
+    assert scores_of(tmp_path, writer, torch.tensor([math.nan, 0.5])) == {"dice/case_2": 0.5}
+
+
+@pytest.mark.parametrize("details", [None, torch.zeros(0, 1)], ids=["no_metric", "no_case"])
+def test_without_scores_nothing_is_written(tmp_path, writer, details):
+    assert scores_of(tmp_path, writer, details) == {}
+
+
+def test_ranks_behind_the_first_write_no_events(tmp_path, monkeypatch):
+    for name, value in {"is_available": True, "is_initialized": True, "get_rank": 1}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    writer = open_writer(tmp_path)
+    assert isinstance(writer, SilentWriter)
+    writer.add_scalar("a", 1.0, 1)
+    writer.add_image("b", np.zeros((1, 1, 3), np.uint8), 1, dataformats="HWC")
+    writer.flush()
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
