@@ -6,7 +6,6 @@ import io
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -45,6 +44,7 @@ class Run:
     def train(self, engine):
         epoch = engine.state.epoch
         self.trained.append(epoch)
+        self.optimizer.zero_grad()
         sum(parameter.sum() for parameter in self.network.parameters()).backward()
         self.optimizer.step()
         self.scheduler.step()
@@ -137,7 +137,6 @@ def test_a_distributed_wrapper_is_looked_through(tmp_path):
 
 def test_the_same_run_leaves_the_same_bytes(tmp_path):
     for name in ("one", "two"):
-        torch.manual_seed(0)
         Run(tmp_path / name, [0.3, 0.7])()
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
@@ -285,18 +284,13 @@ EVERY_WRITE = [("rising", number) for number in range(1, 10)] + [
 @pytest.mark.parametrize(("course", "number"), EVERY_WRITE, ids=str)
 def test_a_run_killed_at_any_write_ends_as_the_undisturbed_one(tmp_path, monkeypatch, course, number):
     scores, thresholds = SCORES[course], [0.2, 0.4, 0.6]
-    torch.manual_seed(0)
     Run(tmp_path / "whole", scores, thresholds=thresholds)()
-    torch.manual_seed(0)
     killed_at_write(number, monkeypatch)
     with pytest.raises(Killed):
         Run(tmp_path / "killed", scores, thresholds=thresholds)()
     monkeypatch.undo()
-    again = Run(tmp_path / "killed", scores, thresholds=thresholds)
-    if number == 1:
-        again.network.load_state_dict(torch.load(tmp_path / "whole" / "last.pt")["network"])
     with contextlib.suppress(InputError):  # once the last epoch's state is written nothing is left to train
-        again()
+        Run(tmp_path / "killed", scores, thresholds=thresholds)()
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
@@ -366,4 +360,4 @@ def test_ranks_behind_the_first_write_nothing(tmp_path, monkeypatch):
         monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
     run = Run(tmp_path / "models", [0.3])()
     assert not (tmp_path / "models").exists()
-    assert run.handler.best["metric"] == pytest.approx(np.float32(0.3))
+    assert run.handler.best["metric"] == 0.3

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 from volseg.checks import InputError
 from volseg.handlers import EpochSeed, FiniteLoss
@@ -21,9 +21,6 @@ def draws(seed, epochs, *, first=1):
 
     engine = Engine(step)
     EpochSeed(seed).attach(engine)
-    engine.state.epoch = 0
-    from ignite.engine import Events
-
     engine.add_event_handler(Events.STARTED, lambda engine: setattr(engine.state, "epoch", first - 1))
     engine.run([0], max_epochs=first - 1 + epochs)
     return found

@@ -31,7 +31,8 @@ def pictures_of(tmp_path, writer, items, *, epochs=1, **options):
     """Event file after a validation whose output in each iteration is one of `items`."""
     engine = Engine(lambda engine, item: [item])
     CaseImages(writer, **options).attach(engine)
-    engine.run(items, max_epochs=epochs)
+    for epoch in range(epochs):  # a validation is a run of its own
+        engine.run(items, max_epochs=epoch + 1)
     writer.flush()
     return events_of(tmp_path)
 
