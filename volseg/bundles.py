@@ -103,7 +103,7 @@ def baked_configs(bundle: Path, *, shared: Path | None = None) -> dict[str, str]
                 )
         merged = ConfigParser.load_config_files([str(layer) for layer in layers])
         texts[f"{workflow}.json"] = dump(merged)
-    texts["logging.conf"] = (shared / "logging.conf").read_text()
+    texts["logging.conf"] = (shared / "logging.conf").read_text(encoding="utf-8")
     return texts
 
 
