@@ -91,6 +91,9 @@ class SliceStackUNet(nn.Module):
         for level, block in enumerate(self.down):
             features = block(F.max_pool2d(features, 2) if level > 0 else features)
             skips.append(features)
-        for level, (up, merge) in enumerate(zip(self.up, self.merge)):  # noqa: B905 - TorchScript has no strict
-            features = merge(torch.cat([skips[-2 - level], up(features)], dim=1))
+        skips.pop()  # the deepest one is `features` itself
+        for up, merge in zip(self.up, self.merge):  # noqa: B905 - TorchScript has no strict
+            features = up(features)
+            features = torch.cat([skips.pop(), features], dim=1)  # popped: a used skip is freed at once
+            features = merge(features)
         return unpad(self.head(features), height, width)
