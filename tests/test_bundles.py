@@ -147,6 +147,28 @@ def test_a_wrong_argument_ends_in_its_own_message_without_a_traceback(component,
     assert len(lines) <= 6
 
 
+@pytest.mark.parametrize(
+    ("config", "first"),
+    [
+        ({"run": "$@nowhere"}, "nowhere"),
+        ({"run": "$@item", "item": {"_target_": "volseg.losses.Nope"}}, "volseg.losses.Nope"),
+    ],
+    ids=["id", "class"],
+)
+def test_what_a_config_refers_to_and_does_not_exist_is_named_without_a_traceback(config, first, capsys):
+    with pytest.raises(Exception, match=r"nowhere|Nope") as caught:
+        ConfigParser(config).get_parsed_content("run")
+    lines = told(caught.value, capsys)
+    assert first in lines[0]
+    assert len(lines) <= 6
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_the_component_that_refuses_its_argument_is_named(capsys):
+    item = {"_target_": "torch.nn.Linear", "in_features": "many", "out_features": 1}
+    assert "in torch.nn.Linear;" in told(failure_of({"run": "$@item", "item": item}), capsys)[-1]
+
+
 def test_the_traceback_is_shown_when_asked_for_and_for_faults_of_the_program(capsys, monkeypatch):
     fault = failure_of({"run": "$[].missing"})
     assert "Traceback" in "\n".join(told(fault, capsys))

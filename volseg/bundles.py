@@ -313,13 +313,28 @@ def _message_of(error: BaseException) -> str | None:
     refusal = next((link for link in chain if isinstance(link, InputError)), None)
     if refusal is not None:
         return str(refusal)
-    root = error
+    root, place = error, ""
     while _is_wrapper(root) and root.__cause__ is not None:
+        place = _place_of(root) or place
         root = root.__cause__
-    if root is error or not isinstance(root, _USER_ERRORS):
+    if not (_is_of_config(root) or (root is not error and isinstance(root, _USER_ERRORS))):
         return None
     lines = str(root).strip().splitlines()[:_MOST_LINES] or [type(root).__name__]
-    return "\n".join([*lines, "(the environment variable VOLSEG_TRACEBACK=1 shows where)"])
+    return "\n".join([*lines, f"({place}the environment variable VOLSEG_TRACEBACK=1 shows where)"])
+
+
+def _place_of(wrapper: BaseException) -> str:
+    found = re.search(r"component '([^']+)'", str(wrapper))
+    return f"in {found[1]}; " if found else ""
+
+
+def _is_of_config(error: BaseException) -> bool:
+    """Whether MONAI itself raised it while it read a config: an id or a class that does not exist."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return raised_in.startswith("monai.bundle.") or raised_in == "monai.utils.module"
 
 
 def _is_wrapper(error: BaseException) -> bool:

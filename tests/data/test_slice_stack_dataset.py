@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     from monai.engines.workflow import Workflow
     from monai.transforms import Compose, MapTransform, RandFlipd, Randomizable
 
+from volseg.checks import InputError
 from volseg.data.slice_stack_dataset import EpochSampler, SliceStackDataset
 
 LENGTH = 8
@@ -205,3 +206,15 @@ def test_ranks_that_cannot_share_an_epoch_are_refused() -> None:
     message = "length must be a multiple of the number of ranks (3), got 8; use 6 or 9"
     with pytest.raises(ValueError, match=re.escape(message)):
         EpochSampler(dataset(), num_replicas=3, rank=0)
+
+
+def test_labels_that_are_all_empty_are_refused_and_one_empty_label_is_not() -> None:
+    def load_empty(case):
+        count = 2 if case["number"] == filled else 0
+        return {**load(case), "label_foreground": torch.arange(count)}
+
+    filled = 1
+    assert len(dataset(load=load_empty).cases) == 3
+    filled = -1
+    with pytest.raises(InputError, match="a labelled voxel in at least one training case, got none in 3"):
+        dataset(load=load_empty)

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -266,7 +267,11 @@ def test_a_full_disk_leaves_the_former_files_whole(tmp_path, monkeypatch, failin
 
 
 def test_a_disk_that_fills_up_while_bytes_are_written_is_named_with_the_file(tmp_path, monkeypatch):
+    write = Path.write_bytes
+
     def full(path, content):
+        if path.suffix == ".probe":  # there was room when the run began
+            return write(path, content)
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(module.Path, "write_bytes", full)
@@ -353,6 +358,14 @@ def test_a_threshold_file_that_cannot_be_read_is_refused(tmp_path, text):
     (tmp_path / "threshold.json").write_text(text)
     with pytest.raises(InputError, match=r"threshold\.json: expected a threshold between 0 and 1"):
         load_threshold(tmp_path / "model.pt")
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_epoch(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    run = Run(tmp_path / "file", [0.3])
+    with pytest.raises(InputError, match="expected a folder that can be written"):
+        run()
+    assert run.trained == []
 
 
 def test_ranks_behind_the_first_write_nothing(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from volseg.checks import InputError
 from volseg.handlers import CaseImages, CaseScores, RunScalars, open_writer
 from volseg.handlers.monitoring import SilentWriter
 
@@ -157,3 +158,9 @@ def test_ranks_behind_the_first_write_no_events(tmp_path, monkeypatch):
     writer.flush()
     writer.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match="expected a folder that can be written"):
+        open_writer(tmp_path / "file" / "tensorboard")

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from volseg.checks import check_positive
+from volseg.checks import check_positive, refuse
 
 __all__ = ["EpochSampler", "SliceStackDataset"]
 
@@ -42,6 +42,7 @@ class SliceStackDataset(Dataset[Item]):
         keys: entries of a sample that are returned, as plain tensors where they are MetaTensors.
 
     Raises:
+        InputError: when `load` finds the foreground of the labels (`ForegroundIndicesd`) and no case has any.
         ValueError: when there is no case, `length` is not positive, or the weights do not fit the cases.
     """
 
@@ -67,6 +68,7 @@ class SliceStackDataset(Dataset[Item]):
         self.cases = [
             _loaded(case, load, f"{number} of {len(cases)}") for number, case in enumerate(cases, start=1)
         ]
+        _check_foreground(self.cases)
 
     def __len__(self) -> int:
         """Samples an epoch."""
@@ -139,6 +141,13 @@ def _loaded(case: Mapping[str, Any], load: Callable[[Item], Item], progress: str
     size = sum(value.numel() * value.element_size() for value in volumes)
     logger.info("loaded case %s (%s), %.3f GB", case.get("case", "without a name"), progress, size / 1e9)
     return item
+
+
+def _check_foreground(cases: Sequence[Item]) -> None:
+    """Refuse labels that are all empty: the loss falls, and the network learns to find nothing."""
+    if all(len(case.get("label_foreground", "unknown")) == 0 for case in cases):
+        expected = "a labelled voxel in at least one training case"
+        refuse("labels", expected, f"none in {len(cases)} cases", "check the label folders and their values")
 
 
 def _held(value: Any) -> Any:

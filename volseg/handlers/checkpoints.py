@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from volseg.checks import check_flag, check_fraction, refuse
-from volseg.files import sha256_of, write_atomically, write_json
+from volseg.files import check_writable, sha256_of, write_atomically, write_json
 
 __all__ = ["CheckpointHandler", "load_threshold"]
 
@@ -93,8 +93,10 @@ class CheckpointHandler:
 
         Raises:
             InputError: when the run is complete already, belongs to another network, cannot be read, or
-                weights without a run lie in the folder.
+                weights without a run lie in the folder; when the folder cannot be written.
         """
+        if _is_first_rank():
+            check_writable(self.ckpt_dir)  # before the first epoch, not after it
         if self.overwrite:
             return
         if not self.last_file.is_file():

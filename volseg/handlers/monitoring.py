@@ -16,6 +16,7 @@ from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
+from volseg.files import check_writable
 from volseg.reports import plane_pictures
 
 __all__ = ["CaseImages", "CaseScores", "RunScalars", "open_writer"]
@@ -41,13 +42,18 @@ class SilentWriter(SummaryWriter):
 
 
 def open_writer(log_dir: str | Path) -> SummaryWriter:
-    """TensorBoard writer into `log_dir`; a silent one on every rank but the first."""
+    """TensorBoard writer into `log_dir`; a silent one on every rank but the first.
+
+    Raises:
+        InputError: when the folder cannot be written.
+    """
     if (
         torch.distributed.is_available()
         and torch.distributed.is_initialized()
         and torch.distributed.get_rank()
     ):
         return SilentWriter()
+    check_writable(log_dir)
     return SummaryWriter(str(log_dir))
 
 
