@@ -13,6 +13,7 @@ import typer
 from volseg.checks import refuse
 
 BUNDLE = "kidney_vessels"
+SHAPE = (112, 112, 80)
 
 
 def demo(
@@ -27,6 +28,7 @@ def demo(
     Example: volseg demo --output-dir demo_run
     """
     from volseg.data import prepare_sennet, write_sennet_phantom
+    from volseg.data.phantoms import HipctSettings
 
     started = time.monotonic()
     output_dir = output_dir.resolve()
@@ -37,7 +39,8 @@ def demo(
         )
     raw = output_dir / "phantom"
     _say("1/5 generate", f"16-bit TIFF slices in the challenge's layout: {raw}")
-    write_sennet_phantom(raw, shape=(112, 112, 80), seed=seed)
+    cases = ("kidney_1_dense", "kidney_3_dense", "kidney_4_dense")
+    write_sennet_phantom(raw, shape=SHAPE, cases=cases, seed=seed, settings=HipctSettings())
     prepare_sennet(raw)
     values = [f"--dataset_dir={raw}", "--network_def::features=[16,32,64,96]", f"--seed={seed}"]
     train = output_dir / "training"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from volseg.data.phantoms.hipct import render_hipct
+from volseg.data.phantoms.hipct_settings import HipctSettings
 from volseg.data.phantoms.vessel_tree import grow_vessel_tree
 from volseg.data.slice_writer import write_slice_folder
 
@@ -26,6 +27,7 @@ def write_sennet_phantom(
     seed: int = 0,
     spacing_mm: Sequence[float] = (0.05, 0.05, 0.05),
     sparse: bool = False,
+    settings: HipctSettings | None = None,
 ) -> Path:
     """Write kidneys of another tree and another look each, as `<root>/<kidney>/{images,labels}/0000.tif`.
 
@@ -41,6 +43,7 @@ def write_sennet_phantom(
         spacing_mm: written to `spacing.json` in every folder of slices.
         sparse: as in the challenge, label only 65 % of the vessels of `kidney_2`, and only the middle half of
             the slices of `kidney_3_dense`, whose images then lie in `kidney_3_sparse` beside labels of 85 %.
+        settings: look of every kidney, as if from one scanner; drawn anew for each kidney if None.
 
     Returns:
         The root.
@@ -52,7 +55,7 @@ def write_sennet_phantom(
     for index, case in enumerate([*cases, *test_cases]):
         case_seed = 1000 * seed + index
         mask = grow_vessel_tree(shape, seed=case_seed)
-        image = render_hipct(mask, seed=case_seed)
+        image = render_hipct(mask, seed=case_seed, settings=settings)
         if index >= len(cases):
             write_slice_folder(root / "test" / case / "images", image, spacing_mm=spacing_mm)
             write_slice_folder(root / "truth" / case / "labels", mask * np.uint8(255), spacing_mm=spacing_mm)
