@@ -197,7 +197,7 @@ def _table(rows: list[tuple[str, str, str, float, float]], arguments: argparse.N
 Written by `scripts/benchmark_kidney.py {command}`.
 Mean surface Dice at tolerance 0 of {arguments.volumes} generated vessel trees, rendered from seeds that
 training never saw. The data is synthetic: it shows what the fusion gains, not how good the network is on real
-scans. Networks trained here for equal minutes choose their threshold on two validation volumes; the
+scans. Networks trained here for equal minutes choose their threshold on one validation volume; the
 shipped weights use the threshold stored with them.
 
 | network | weights | inference | surface Dice | seconds a volume |
