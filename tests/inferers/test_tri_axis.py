@@ -9,6 +9,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SliceInferer
 from torch import nn
 
+from volseg.inferers.flips import views_of
 from volseg.inferers.tri_axis import TriAxisInferer
 
 ODD = (2, 2, 5, 7, 9)
@@ -352,9 +353,9 @@ def test_an_argument_without_a_meaning_is_refused(options, message):
         TriAxisInferer(**options)
 
 
-@pytest.mark.parametrize("shape", [(5, 7, 9), (1, 5, 7, 9), (1, 1, 5, 0, 9)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 7, 9), (1, 1, 5, 0, 9)], ids=str)
 def test_an_input_that_is_no_volume_is_refused(shape):
-    with pytest.raises(ValueError, match=r"must be a volume \(B, C, D0, D1, D2\), got shape"):
+    with pytest.raises(ValueError, match=r"must be volumes \(B, C, D0, D1, D2\) or pictures \(B, C, H, W\), got shape"):
         exact()(torch.zeros(shape), Identity(3))
 
 
@@ -377,3 +378,26 @@ def test_a_network_in_training_mode_that_returns_a_mapping_is_refused():
 def test_a_network_that_returns_another_shape_is_refused(out_slices, network):
     with pytest.raises(ValueError, match=r"must return logits \(N=.*check in_slices, out_slices"):
         exact(out_slices=out_slices)(volume(), network)
+
+
+def test_pictures_are_volumes_of_one_slice():
+    pictures = torch.rand(2, 3, 37, 23)
+    weights = torch.rand(1, 3, 3, 3) - 0.5
+
+    def network(stacks):
+        return torch.nn.functional.conv2d(stacks, weights, padding=1)
+
+    inferer = TriAxisInferer(in_slices=1, axes=(2,), tta="d4", amp="off")
+    seen = [view.undo(network(view.apply(pictures)).sigmoid()) for view in views_of("d4")]
+    assert torch.allclose(inferer(pictures, network), torch.stack(seen).mean(0), atol=1e-6)
+
+
+def test_pictures_pass_an_identity_in_windows_unchanged():
+    pictures = torch.rand(2, 3, 37, 23)
+    inferer = TriAxisInferer(in_slices=1, axes=(2,), roi_size=16, overlap=0.5, activation=None, amp="off")
+    assert torch.allclose(inferer(pictures, lambda stacks: stacks), pictures, atol=1e-6)
+
+
+def test_pictures_have_no_other_axes():
+    with pytest.raises(ValueError, match=r"axes must be \(2,\) for pictures"):
+        TriAxisInferer(in_slices=1)(torch.rand(1, 1, 5, 4), lambda stacks: stacks)

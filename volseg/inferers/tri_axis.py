@@ -107,28 +107,37 @@ class TriAxisInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(B, C, D0, D1, D2) in, (B, K, D0, D1, D2) float32 out, or (B, 2K, …) with the disagreement.
 
+        Pictures (B, C, H, W) give (B, K, H, W): each is a volume of one slice, cut across axis 2 alone.
+
         Args:
-            inputs: volumes of any real dtype; a MetaTensor gives a MetaTensor with the same affine.
+            inputs: volumes or pictures of any real dtype; a MetaTensor gives a MetaTensor with the same
+                affine.
             network: (N, C*S, h, w) to (N, K*M, h, w) logits. It is called without gradients and as it is: put
                 it in eval mode first.
             args: passed to the network.
             kwargs: passed to the network.
 
         Raises:
-            ValueError: when the input is no 5D volume, or the network returns another shape.
+            ValueError: when the input is neither, pictures meet other axes than (2,), or the network returns
+                another shape.
             TypeError: when the network returns no tensor.
         """
-        if inputs.ndim != 5 or 0 in inputs.shape:
+        is_picture = inputs.ndim == 4
+        if inputs.ndim not in (4, 5) or 0 in inputs.shape:
             raise ValueError(
-                f"the input must be a volume (B, C, D0, D1, D2), got shape {tuple(inputs.shape)}; "
-                f"give a single image a depth of 1"
+                f"the input must be volumes (B, C, D0, D1, D2) or pictures (B, C, H, W), "
+                f"got shape {tuple(inputs.shape)}"
             )
+        if is_picture and self.axes != (2,):
+            raise ValueError(f"axes must be (2,) for pictures (B, C, H, W), got {self.axes}")
         plain = inputs.as_subclass(torch.Tensor)
+        plain = plain.unsqueeze(-1) if is_picture else plain
         with torch.no_grad(), autocast_for(self.amp, plain.device):
             dtype = dtype_for(self.amp, plain.device)
             fast = with_fast_weights(network, dtype, channels_last=self.channels_last)
             run = _Run(self, plain, lambda stacks: fast(stacks, *args, **kwargs))
             fused = run.fuse()
+        fused = fused.squeeze(-1) if is_picture else fused
         return convert_to_dst_type(fused, inputs, dtype=torch.float32)[0]
 
 

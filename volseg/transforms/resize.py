@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-__all__ = ["resize_classes", "resize_linear", "resize_nearest"]
+__all__ = ["RESIZERS", "resize_classes", "resize_linear", "resize_nearest"]
 
 SLAB_ROWS = 16
 
@@ -101,3 +101,7 @@ def _resized_along(volume: torch.Tensor, axis: int, size: int) -> torch.Tensor:
             resized = resized.round_()
         result.narrow(other, first, part.shape[other]).copy_(resized)
     return result
+
+
+RESIZERS = {"linear": resize_linear, "nearest": resize_nearest, "classes": resize_classes}
+"""The ways to resize by the name that transforms take."""

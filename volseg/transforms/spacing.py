@@ -16,21 +16,20 @@ from monai.utils import ensure_tuple_rep
 
 from volseg.checks import check_choice, check_positive
 from volseg.geometry import spacing_of
-from volseg.transforms.resize import resize_classes, resize_linear, resize_nearest
+from volseg.transforms.resize import RESIZERS
 from volseg.transforms.volume import name_of, shape_text
 
 __all__ = ["AssignSpacingd", "MatchSpacingd", "RestoreShaped"]
-
-RESIZERS = {"linear": resize_linear, "nearest": resize_nearest, "classes": resize_classes}
 
 
 class AssignSpacingd(MapTransform):
     """Give volumes the voxel size that their case item states as `spacing_mm`, keeping axes and origin.
 
-    Items without `spacing_mm` pass unchanged. Slice folders state no spacing themselves.
+    Items without `spacing_mm` pass unchanged. Slice folders and most pictures state no spacing themselves.
 
     Args:
-        keys: MetaTensors (C, x, y, z) or (x, y, z).
+        keys: MetaTensors (C, x, y, z) or (x, y, z), whose `spacing_mm` has one number per axis; or pictures
+            (C, H, W) of `PictureReader`, whose `spacing_mm` is that along a row and that across the rows.
         allow_missing_keys: skip a key that the item lacks.
     """
 
@@ -43,7 +42,7 @@ class AssignSpacingd(MapTransform):
         """Return the item with new affines; voxels are shared with the old ones.
 
         Raises:
-            ValueError: when `spacing_mm` is not three positive numbers.
+            ValueError: when `spacing_mm` is not three positive numbers, or two or three of a picture.
         """
         item = dict(data)
         if item.get("spacing_mm") is None:
@@ -53,10 +52,11 @@ class AssignSpacingd(MapTransform):
         for key in self.key_iterator(item):
             volume = item[key]
             affine = _affine_of(volume)
-            if len(spacing_mm) != len(affine) - 1:
+            edges = _per_axis(spacing_mm, volume)
+            if len(edges) != len(affine) - 1:
                 expected = f"spacing_mm must be {len(affine) - 1} numbers, got {spacing_mm}"
                 raise ValueError(f"{name_of(item, key)}: {expected}; correct the datalist")
-            affine[:-1, :-1] *= np.array(spacing_mm) / np.array(spacing_of(affine))
+            affine[:-1, :-1] *= np.array(edges) / np.array(spacing_of(affine))
             meta = dict(volume.meta) if isinstance(volume, MetaTensor) else {}
             meta |= {"spacing_is_known": True, "affine": torch.from_numpy(affine)}
             item[key] = MetaTensor(_bare(volume), meta=meta)
@@ -123,7 +123,7 @@ class MatchSpacingd(MapTransform):
             volume = item[key]
             shape = self._wanted_shape(volume, name_of(item, key))
             if shape != tuple(volume.shape[1:]):
-                item[key] = _resampled(volume, shape, mode)
+                item[key] = resampled(volume, shape, mode)
         return item
 
     def _wanted_shape(self, volume: torch.Tensor, name: str) -> tuple[int, ...]:
@@ -153,11 +153,14 @@ class MatchSpacingd(MapTransform):
 
 
 class RestoreShaped(MapTransform):
-    """Bring predictions back to the grid that their image had before `MatchSpacingd`.
+    """Bring predictions back to the grid that their image had before `MatchSpacingd` or `MatchSized`.
+
+    A `monai.transforms.Resized` is undone as well, where it is all that was applied to the image since it was
+    read.
 
     Args:
-        keys: predictions (K, x, y, z) on the grid of the reference.
-        reference: key of the image that `MatchSpacingd` worked on.
+        keys: predictions (K, x, y, z) or (K, H, W) on the grid of the reference.
+        reference: key of the image that the resizing transform worked on.
         mode: "linear" for probabilities, "nearest" or "classes" for class indices.
         allow_missing_keys: skip a key that the item lacks.
     """
@@ -182,7 +185,7 @@ class RestoreShaped(MapTransform):
         """
         item = dict(data)
         image = item[self.reference]
-        source = getattr(image, "meta", {}).get("source_shape")
+        source = _source_grid(image)
         for key in self.key_iterator(item):
             pred = item[key]
             if pred.shape[1:] != image.shape[1:]:
@@ -190,28 +193,58 @@ class RestoreShaped(MapTransform):
                 raise ValueError(f"{name_of(item, self.reference)}: {key} must be {expected}, got {got}")
             if source is None:
                 continue
-            shape = tuple(int(size) for size in source)
+            shape, affine = source
             meta = dict(pred.meta) if isinstance(pred, MetaTensor) else dict(image.meta)
             meta = {
                 name: value for name, value in meta.items() if name not in ("source_shape", "source_affine")
             }
-            meta["affine"] = torch.as_tensor(image.meta["source_affine"], dtype=torch.float64).clone()
+            meta["affine"] = torch.as_tensor(affine, dtype=torch.float64).clone()
             item[key] = MetaTensor(RESIZERS[self.mode](_bare(pred), shape), meta=meta)
         return item
 
 
-def _resampled(volume: MetaTensor, shape: tuple[int, ...], mode: str) -> MetaTensor:
+def resampled(volume: MetaTensor, shape: tuple[int, ...], mode: str) -> MetaTensor:
+    """Resize (C, *spatial) to another grid over the same place; `RestoreShaped` knows the way back."""
     # 6 voxels become 4: | 0 | 1 | 2 | 3 | 4 | 5 |    outer faces coincide, so that voxel i of the new grid
     #                    |  0  |  1  |  2  |  3  |    has its centre at (i + 0.5) * 6/4 - 0.5 of the old
     affine = _affine_of(volume)
-    step = np.array(volume.shape[1:]) / np.array(shape)
-    change = np.eye(len(affine))
-    change[: len(step), : len(step)] = np.diag(step)
-    change[: len(step), -1] = (step - 1) / 2
+    change = _index_change(shape, volume.shape[1:], len(affine))
     meta = {**volume.meta, "affine": torch.from_numpy(affine @ change)}
     meta["source_shape"] = torch.tensor(volume.shape[1:], dtype=torch.int64)
     meta["source_affine"] = torch.from_numpy(affine)
     return MetaTensor(RESIZERS[mode](_bare(volume), shape), meta=meta)
+
+
+def _index_change(shape: Sequence[int], source: Sequence[int], rank: int) -> npt.NDArray[np.float64]:
+    """Matrix from the voxel index of a resized grid to that of its source."""
+    step = np.array(source) / np.array(shape)
+    change = np.eye(rank)
+    change[: len(step), : len(step)] = np.diag(step)
+    change[: len(step), -1] = (step - 1) / 2
+    return change
+
+
+def _source_grid(image: torch.Tensor) -> tuple[tuple[int, ...], Any] | None:
+    """Shape and affine that an image had before it was resized, or None when it was not."""
+    if not isinstance(image, MetaTensor):
+        return None
+    if (source := image.meta.get("source_shape")) is not None:
+        return tuple(int(size) for size in source), image.meta["source_affine"]
+    operations = image.applied_operations
+    if len(operations) != 1 or operations[0].get("class") != "Resize":
+        return None
+    shape = tuple(int(size) for size in operations[0]["orig_size"])
+    affine = _affine_of(image)
+    return shape, affine @ np.linalg.inv(_index_change(image.shape[1:], shape, len(affine)))
+
+
+def _per_axis(spacing_mm: list[float], volume: torch.Tensor) -> list[float]:
+    """Order (x, y) as the axes of a picture, which run down the rows first."""
+    meta = volume.meta if isinstance(volume, MetaTensor) else {}
+    is_picture = len(meta.get("spatial_shape", ())) == 2
+    if not is_picture or len(spacing_mm) not in (2, 3):
+        return spacing_mm
+    return [spacing_mm[1], spacing_mm[0], *(spacing_mm[2:] or [1.0])]
 
 
 def _affine_of(volume: torch.Tensor) -> npt.NDArray[np.float64]:
