@@ -9,6 +9,7 @@ import pytest
 import tifffile
 
 from volseg.cli import main
+from volseg.data.datasets import ADAPTERS
 
 
 @pytest.fixture
@@ -78,8 +79,44 @@ def test_an_existing_list_is_replaced_only_when_asked(kidney, capsys):
 
 def test_an_unknown_data_set_gets_a_hint(kidney, capsys):
     assert run("prepare", "sennt", kidney) == 1
-    expected = "volseg: NAME: expected one of sennet, got 'sennt'; did you mean 'sennet'?\n"
+    names = ", ".join(sorted(ADAPTERS))
+    expected = f"volseg: NAME: expected one of {names}, got 'sennt'; did you mean 'sennet'?\n"
     assert capsys.readouterr().err == expected
+
+
+def test_the_help_lists_every_data_set(capsys):
+    assert run("prepare", "--help") == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert ", ".join(sorted(ADAPTERS)) in words
+
+
+def test_generated_shapes_end_with_a_line_for_each_fold(tmp_path, capsys):
+    assert run("prepare", "shapes", tmp_path, "--generate", "5", "--generate-test", "2", "--seed", "1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["part", "cases", "groups", "without", "mask", "empty", "masks", "foreground"]
+    assert [line.split()[:2] for line in lines[1:6]] == [["fold", str(fold)] for fold in range(5)]
+    assert [line.split()[:3] for line in lines[6:8]] == [["test", "2", "2"], ["all", "7", "7"]]
+    assert lines[8] == f"wrote {tmp_path / 'datalist.json'}"
+
+
+def test_json_lists_every_picture(tmp_path, capsys):
+    assert run("prepare", "shapes", tmp_path, "--generate", "2", "--generate-test", "1", "--json") == 0
+    cases = json.loads(capsys.readouterr().out)["cases"]
+    assert [(case["case"], case["group"], case["size"]) for case in cases] == [
+        ("train_0", "train_0", [400, 200]),
+        ("train_1", "train_1", [400, 200]),
+        ("test_0", "test_0", [400, 200]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [("sennet", "--observer", "2ndHO"), ("chase", "--generate", "3"), ("fundus", "--spacing-mm", "1")],
+)
+def test_an_option_of_another_data_set_is_refused(kidney, capsys, name, option, value):
+    assert run("prepare", name, kidney, option, value) == 1
+    expected = f"{option}: expected an option that {name} has, got one of other data sets; leave it out"
+    assert capsys.readouterr().err == f"volseg: {expected}\n"
 
 
 @pytest.mark.parametrize("text", ["a", "0", "-1", "1,2", "nan", "1,,2"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.data import DataLoader, MetaTensor, decollate_batch
 from monai.transforms import Compose, EnsureChannelFirstd, Flipd, LoadImaged
+from PIL import Image
 
 from volseg.checks import InputError
 from volseg.data import read_header
@@ -198,3 +199,33 @@ def test_all_faults_are_told_at_once_and_at_most_five(tmp_path):
 def test_no_case_at_all_is_refused():
     with pytest.raises(InputError, match="expected at least one case, got none"):
         check_cases([])
+
+
+def picture(path, shape, mode="RGB"):
+    Image.new(mode, shape[::-1]).save(path)
+    return str(path)
+
+
+def test_headers_of_pictures_are_checked_in_2d(tmp_path):
+    case = {"case": "01", "image": picture(tmp_path / "i.png", (7, 5)), "spacing_mm": [0.5, 0.25]}
+    case |= {
+        "label": picture(tmp_path / "l.gif", (7, 5), "L"),
+        "field_of_view": picture(tmp_path / "f.png", (7, 5)),
+    }
+    check_cases([case, {**case, "label": None}], spatial_dims=2)
+    turned = {**case, "label": picture(tmp_path / "t.png", (5, 7), "1")}
+    expected = (
+        r"t\.png: expected the size of its image, 7 rows of 5 pixels, got 5 rows of 7; a label must not be t"
+    )
+    with pytest.raises(InputError, match=expected):
+        check_cases([turned], spatial_dims=2)
+    other = {**case, "field_of_view": picture(tmp_path / "o.png", (7, 6))}
+    with pytest.raises(InputError, match="got 7 rows of 6; use the field of view of this image"):
+        check_cases([other], spatial_dims=2)
+    with pytest.raises(InputError, match=r"01: .*lost\.png: expected a file"):
+        check_cases([{**case, "image": str(tmp_path / "lost.png")}], spatial_dims=2)
+
+
+def test_other_dimensions_are_told():
+    with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got 1"):
+        check_cases([{}], spatial_dims=1)

@@ -309,3 +309,40 @@ def test_an_output_folder_is_no_input(tmp_path):
 def test_a_volume_has_two_or_three_dimensions(tmp_path):
     with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got 4"):
         find_cases(tmp_path, spatial_dims=4)
+
+
+def test_every_kind_of_picture_is_a_case_in_2d_and_junk_is_none(tmp_path):
+    touch(
+        tmp_path, *(f"{k}.{end}" for k, end in enumerate(["png", "JPG", "tif", "gif", "bmp", "pgm", "ppm"]))
+    )
+    touch(tmp_path, ".hidden.png", "._0.png", "Thumbs.db", "notes.txt", "desktop.ini")
+    assert list(found(tmp_path, spatial_dims=2)) == [str(k) for k in range(7)]
+
+
+def test_equal_stems_of_pictures_get_distinct_names(tmp_path):
+    touch(tmp_path, "a.png", "a.jpg", "b/a.png")
+    assert found(tmp_path, spatial_dims=2) == {"a.jpg": "a.jpg", "a.png": "a.png", "b_a": "b/a.png"}
+
+
+def test_one_picture_is_one_case(tmp_path):
+    touch(tmp_path, "01_test.tif")
+    for dims in (2, 3):
+        assert found(tmp_path / "01_test.tif", spatial_dims=dims) == {"01_test": "."}
+
+
+def test_label_folders_beside_the_pictures_are_left_out_in_2d(tmp_path):
+    touch(tmp_path, "images/21_training.tif", "1st_manual/21_manual1.gif", "mask/21_training_mask.gif")
+    assert found(tmp_path, spatial_dims=2) == {"21_training": "images/21_training.tif"}
+
+
+def test_predicted_pictures_of_a_former_run_are_no_cases(tmp_path):
+    touch(tmp_path, "a.png", "a_seg.png", "out/.volseg.lock", "out/a/a_seg.png")
+    assert list(found(tmp_path, spatial_dims=2)) == ["a"]
+
+
+def test_a_prepared_picture_keeps_its_field_of_view_and_not_its_label(tmp_path):
+    item = {"image": "i.png", "case": "01", "group": "g", "spacing_mm": [0.5, 0.25], "field_of_view": "f.png"}
+    touch(tmp_path, "i.png", "f.png", "l.png")
+    write_datalist(tmp_path / "datalist.json", Datalist("x", test=[{**item, "label": "l.png"}]))
+    expected = {**item, "image": str(tmp_path / "i.png"), "field_of_view": str(tmp_path / "f.png")}
+    assert find_cases(tmp_path, spatial_dims=2) == [expected]

@@ -113,6 +113,14 @@ def test_a_list_without_folds_is_all_training(tmp_path):
         ({"image": 3}, "image to be a path, got 3"),
         ({"case": ""}, "case to be text, got ''"),
         ({"same_volume": 1}, "same_volume to be true or false"),
+        ({"field_of_view": 3}, "field_of_view to be a path"),
+        ({"field_of_view": "../fov.png"}, "field_of_view inside .*, got '../fov.png'"),
+        ({"label_rule": "above"}, 'label_rule to be "nonzero", "above:127" or'),
+        ({"label_rule": {}}, "label_rule to be"),
+        ({"label_rule": {"red": 1}}, "label_rule to be"),
+        ({"label_rule": {"#ff0000": 1, "255": 1}}, "label_rule to be"),
+        ({"label_rule": {"#ff0000": 300}}, "label_rule to be"),
+        ({"label_rule": {"#ff0000": True}}, "label_rule to be"),
         ({"labl": "x"}, "expected known keys, got 'labl'; did you mean 'label'"),
         ({"image": "../a.nii.gz"}, "image inside .*, got '../a.nii.gz'"),
         ({"image": "b/../../a.nii.gz"}, "image inside"),
@@ -220,3 +228,20 @@ def test_a_raw_folder_is_told_how_to_become_a_prepared_one(tmp_path, folder, nam
     (tmp_path / folder).mkdir(parents=True)
     with pytest.raises(InputError, match=f"make one with `volseg prepare {name} {tmp_path}`"):
         load_cases(tmp_path, "training")
+
+
+@pytest.mark.parametrize("rule", ["nonzero", "above:127", "binary", {"#ff0000": 1, "#00FF00": 2}, {"255": 1}])
+def test_a_case_may_state_its_label_rule_and_its_field_of_view(prepared, rule):
+    (prepared / "t" / "fov.gif").touch()
+    case = item("t", label_rule=rule, field_of_view="t/fov.gif")
+    write_datalist(prepared / "datalist.json", Datalist("drive", test=[case]), overwrite=True)
+    (loaded,) = load_cases(prepared, "test")
+    assert loaded["label_rule"] == rule
+    assert loaded["field_of_view"] == str(prepared / "t" / "fov.gif")
+
+
+def test_a_missing_field_of_view_is_refused(prepared):
+    case = item("t", field_of_view="t/fov.gif")
+    write_datalist(prepared / "datalist.json", Datalist("drive", test=[case]), overwrite=True)
+    with pytest.raises(InputError, match=r"fov\.gif: expected a file or folder, got nothing there"):
+        load_cases(prepared, "test")

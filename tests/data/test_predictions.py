@@ -13,11 +13,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
+from monai.data import MetaTensor
 from PIL import Image
 
 from volseg.checks import InputError
+from volseg.data import picture_geometry
 from volseg.data import predictions as predictions_module
+from volseg.data.picture_reader import picture_affine
 from volseg.data.predictions import PredictionFolder
 from volseg.files import OutputLock, sha256_of
 from volseg.geometry import Geometry
@@ -476,3 +480,116 @@ def test_a_killed_run_started_again_ends_like_the_undisturbed_one(tmp_path, case
     assert len(results[0]) == 6
     assert results[0] == results[1]
     assert not list((tmp_path / "killed").rglob(".volseg-tmp-*"))
+
+
+HW = (7, 5)
+
+
+@pytest.fixture
+def picture_case(tmp_path):
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "images" / "p.jpg"
+    Image.new("RGB", HW[::-1]).save(path, dpi=(254, 127))
+    return {"case": "p", "image": str(path)}
+
+
+def mask_of(seed=0, classes=2):
+    return np.random.default_rng(seed).integers(0, classes, HW).astype(np.uint8)
+
+
+def save_picture(out, case, pred, *, maps=None, **options):
+    folder = PredictionFolder(out, **options)
+    folder.pending([case])
+    paths = folder.save("p", pred, picture_geometry(case["image"]), **(maps or {}))
+    folder.finish()
+    return paths
+
+
+def as_rows_first(array):
+    return MetaTensor(torch.as_tensor(array[None]), affine=torch.as_tensor(picture_affine((0.1, 0.2))))
+
+
+@pytest.mark.parametrize("kind", ["MetaTensor", "flag", "flag without channel"])
+def test_a_picture_gets_a_nifti_as_itk_stores_it_and_a_png_as_a_person_sees_it(out, picture_case, kind):
+    mask = mask_of()
+    pred = {"MetaTensor": as_rows_first(mask), "flag": mask[None], "flag without channel": mask}[kind]
+    paths = save_picture(out, picture_case, pred, maps={} if kind == "MetaTensor" else {"rows_first": True})
+    assert sorted(path.name for path in (out / "p").iterdir()) == ["p_seg.nii.gz", "p_seg.png"]
+    with Image.open(paths["png"]) as png:
+        assert png.mode == "L"
+        assert np.array_equal(np.asarray(png), mask * 255)
+    image, written = sitk.ReadImage(picture_case["image"]), sitk.ReadImage(str(paths["seg"]))
+    assert written.GetSize() == (*image.GetSize(), 1)
+    assert np.allclose(written.GetSpacing()[:2], image.GetSpacing())
+    assert written.GetOrigin() == (0, 0, 0)
+    assert np.allclose(written.GetDirection(), np.eye(3).ravel())
+    assert np.array_equal(sitk.GetArrayFromImage(written)[0], mask)
+    assert np.asarray(nib.load(paths["seg"]).dataobj).dtype == np.uint8
+
+
+def test_a_square_picture_is_not_transposed(out, tmp_path, picture_case):
+    Image.new("L", (4, 4)).save(picture_case["image"])
+    mask = np.triu(np.ones((4, 4), np.uint8), 1)
+    paths = save_picture(out, picture_case, mask[None], maps={"rows_first": True})
+    with Image.open(paths["png"]) as png:
+        assert np.array_equal(np.asarray(png), mask * 255)
+    assert np.array_equal(np.asarray(nib.load(paths["seg"]).dataobj)[..., 0], mask.T)
+
+
+def test_a_png_of_several_classes_holds_their_indices(out, picture_case):
+    for seed, classes in enumerate((3, 2)):  # the second picture lacks the class 2
+        mask = mask_of(seed, classes)
+        paths = save_picture(out / str(seed), picture_case, as_rows_first(mask), classes=3)
+        with Image.open(paths["png"]) as png:
+            assert np.array_equal(np.asarray(png), mask)
+
+
+def test_more_labels_than_classes_are_told(out, picture_case):
+    with pytest.raises(ValueError, match="pred must hold 0 and 1, got label 2 where classes is 1; tell Pred"):
+        save_picture(out, picture_case, as_rows_first(mask_of(0, 3)))
+    with pytest.raises(ValueError, match="classes must be positive"):
+        PredictionFolder(out, classes=0)
+
+
+def test_probabilities_of_a_picture_are_float32_with_a_last_axis_of_classes(out, picture_case):
+    probability = np.random.default_rng(1).random((3, *HW)).astype(np.float32)
+    maps = {"probability": torch.as_tensor(probability), "disagreement": torch.as_tensor(probability[:1])}
+    paths = save_picture(out, picture_case, as_rows_first(mask_of(0, 3)), maps=maps, classes=3)
+    written = nib.load(paths["prob"])
+    assert written.get_data_dtype() == np.float32
+    assert np.array_equal(np.asarray(written.dataobj), probability.transpose(2, 1, 0)[:, :, None])
+    assert np.asarray(nib.load(paths["disagreement"]).dataobj).shape == (*HW[::-1], 1)
+
+
+def test_masks_of_several_channels_have_no_png(out, picture_case):
+    masks = np.stack([mask_of(0), mask_of(1)])
+    paths = save_picture(out, picture_case, masks, maps={"rows_first": True})
+    assert set(paths) == {"seg"}
+    assert np.array_equal(np.asarray(nib.load(paths["seg"]).dataobj)[:, :, 0], masks.transpose(2, 1, 0))
+
+
+def test_a_picture_that_is_done_is_not_computed_again_and_its_png_is_guarded(out, picture_case):
+    paths = save_picture(out, picture_case, as_rows_first(mask_of()))
+    before = paths["png"].read_bytes()
+    folder = PredictionFolder(out)
+    assert folder.pending([picture_case]) == []
+    folder.finish()
+    paths["png"].write_bytes(before + b"x")
+    folder = PredictionFolder(out)
+    assert folder.pending([picture_case]) == []
+    assert exit_code(folder) == 1
+    save_picture(out, picture_case, as_rows_first(mask_of()), overwrite=True)
+    assert paths["png"].read_bytes() == before
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 5, 7), (7, 6)])
+def test_a_prediction_of_another_size_is_refused(out, picture_case, shape):
+    with pytest.raises(ValueError, match="array must have the image's size"):
+        save_picture(out, picture_case, np.zeros(shape, np.uint8), maps={"rows_first": True})
+
+
+def test_a_picture_on_the_grid_of_a_volume_is_refused(out, cases):
+    folder = PredictionFolder(out)
+    folder.pending(cases[:1])
+    with pytest.raises(ValueError, match=r"geometry must be of one slice, got \(5, 7, 3\)"):
+        folder.save("a", mask_of()[None], GEOMETRY, rows_first=True)

@@ -87,3 +87,22 @@ def test_parts_of_the_only_volume_may_lie_in_two_folds():
     check_groups_do_not_cross(
         [{"case": c, "group": "k", "fold": f, "same_volume": True} for c, f in ("a0", "b1")]
     )
+
+
+def test_a_group_may_not_be_in_training_and_in_labelled_test_cases():
+    training = [{"case": "a", "group": "g", "fold": 0}, {"case": "b", "group": "h", "fold": 1}]
+    test = [{"case": "c", "group": "h", "label": "c.png"}]
+    expected = (
+        "group 'h' in training or in test, or the test score is no test, got case 'b' in training, 'c' in"
+    )
+    with pytest.raises(InputError, match=expected):
+        check_groups_do_not_cross(training, test=test)
+
+
+def test_a_test_case_without_label_may_share_a_group():
+    check_groups_do_not_cross([{"case": "a", "group": "g", "fold": 0}], test=[{"case": "c", "group": "g"}])
+
+
+def test_test_cases_may_share_a_group_with_each_other():
+    test = [{"case": name, "group": "h", "label": f"{name}.png"} for name in "cd"]
+    check_groups_do_not_cross([{"case": "a", "group": "g", "fold": 0}], test=test)

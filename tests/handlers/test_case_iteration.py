@@ -23,11 +23,13 @@ from monai.transforms import (
     LoadImaged,
     Orientationd,
 )
+from PIL import Image
 
 from volseg.data import predictions as predictions_module
 from volseg.data.case_dataset import CaseDataset, collate_cases
 from volseg.data.predictions import PredictionFolder
 from volseg.handlers.case_iteration import CaseIteration
+from volseg.transforms import DecideLabelsd, MatchSized, RestoreShaped
 
 pytestmark = [  # LoadImage tries all its readers
     pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
@@ -220,3 +222,54 @@ def test_whole_number_output_is_taken_as_it_is(tmp_path, cases):
     evaluator.run()
     assert len(evaluator.state.output) == 1
     folder.finish()
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_pictures_are_delivered_as_nifti_and_png(tmp_path, classes):
+    pixels = np.random.default_rng(0).integers(0, 255, (7, 5, 3)).astype(np.uint8)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "images" / "p.png")
+    case = {"case": "p", "image": str(tmp_path / "images" / "p.png")}
+    chain = Compose(
+        [
+            LoadImaged("image", reader="volseg.data.PictureReader", channels="rgb"),
+            EnsureChannelFirstd("image"),
+            MatchSized("image", 14),
+        ]
+    )
+    folder = PredictionFolder(tmp_path / "out", classes=classes)
+    decide = DecideLabelsd(classes=classes, threshold=0.5, keep_probability=True)
+    SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(
+            CaseDataset(folder.pending([case]), chain), batch_size=1, collate_fn=collate_cases
+        ),
+        network=Brightness(classes),
+        inferer=SimpleInferer(),
+        postprocessing=Compose([RestoreShaped("pred"), decide]),
+        iteration_update=CaseIteration(folder),
+    ).run()
+    folder.finish()
+    files = tmp_path / "out" / "p"
+    assert sorted(path.name for path in files.iterdir()) == ["p_prob.nii.gz", "p_seg.nii.gz", "p_seg.png"]
+    seen = np.asarray(Image.open(files / "p_seg.png"))
+    stored = np.asarray(nib.load(files / "p_seg.nii.gz").dataobj)
+    assert seen.shape == (7, 5)
+    assert np.array_equal(stored[..., 0].T * (255 if classes == 1 else 1), seen)
+    probability = np.asarray(nib.load(files / "p_prob.nii.gz").dataobj)
+    assert probability.shape == ((5, 7, 1) if classes == 1 else (5, 7, 1, 3))
+    if classes == 1:
+        clear = np.abs(pixels[..., 0] / 255 - 0.5) > 0.1
+        assert np.mean((seen == 255)[clear] == (pixels[..., 0] > 127)[clear]) > 0.8  # resized and back
+
+
+class Brightness(torch.nn.Module):
+    """Takes the first channels of a picture for probabilities."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, image):
+        """Give the first `classes` channels between 0 and 1."""
+        return image[:, : self.classes] / 255

@@ -16,6 +16,7 @@ from volseg.checks import InputError
 from volseg.files import sha256_of
 from volseg.handlers import CheckpointHandler, load_threshold
 from volseg.handlers import checkpoints as module
+from volseg.metrics import DiceMetric
 
 
 class Sweep:
@@ -304,9 +305,30 @@ def test_the_threshold_is_that_of_the_best_epoch(tmp_path):
     assert load_threshold(tmp_path / "model.pt") == 0.4
 
 
-def test_without_a_sweep_the_threshold_is_a_half(tmp_path):
-    Run(tmp_path, [0.3], thresholds=[0.2], sweep=None)()
+@pytest.mark.parametrize("sweep", [None, object(), DiceMetric()], ids=["none", "argmax", "masks"])
+def test_without_a_sweep_no_threshold_is_stored_and_the_default_is_taken(tmp_path, sweep):
+    Run(tmp_path, [0.3, 0.2], thresholds=[0.2, 0.2], sweep=sweep)()
+    assert json.loads((tmp_path / "threshold.json").read_text())["threshold"] is None
     assert load_threshold(tmp_path / "model.pt") == 0.5
+    assert load_threshold(tmp_path / "model.pt", default=0.25) == 0.25
+
+
+def test_a_run_without_a_threshold_goes_on_where_it_was_killed(tmp_path, monkeypatch):
+    scores = [0.3, 0.7, 0.8]
+    Run(tmp_path / "whole", scores, sweep=None)()
+    killed_at_write(6, monkeypatch)
+    with pytest.raises(Killed):
+        Run(tmp_path / "killed", scores, sweep=None)()
+    monkeypatch.undo()
+    Run(tmp_path / "killed", scores, sweep=None)()
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_the_threshold_of_other_weights_is_refused_even_where_there_is_none(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    (tmp_path / "threshold.json").write_text('{"weights_sha256": "", "threshold": null}')
+    with pytest.raises(InputError, match=r"threshold of model\.pt, got one of other weights"):
+        load_threshold(tmp_path / "model.pt")
 
 
 def test_the_threshold_is_bound_to_the_bytes_of_the_weights(tmp_path):
@@ -349,9 +371,8 @@ def test_weights_without_a_stored_threshold_take_the_default(tmp_path):
         "[]",
         "{}",
         '{"weights_sha256": "", "threshold": 1.5}',
-        '{"weights_sha256": "", "threshold": null}',
     ],
-    ids=["cut", "list", "empty", "above_1", "null"],
+    ids=["cut", "list", "empty", "above_1"],
 )
 def test_a_threshold_file_that_cannot_be_read_is_refused(tmp_path, text):
     (tmp_path / "model.pt").write_bytes(b"weights")

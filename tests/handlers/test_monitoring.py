@@ -110,11 +110,76 @@ def test_of_several_classes_the_most_probable_is_drawn(tmp_path, writer, index):
     assert coloured(events) == (index > 0)
 
 
-def test_a_picture_of_two_dimensions_is_shown_as_it_is(tmp_path, writer):
-    flat = {key: value[..., 3] for key, value in item().items()}
-    events = pictures_of(tmp_path, writer, [flat])
-    assert events.Tags()["images"] == ["validation_1/across_z"]
-    assert picture(events, "validation_1/across_z").shape == (7, 9, 3)
+def flat_item(**changes):
+    """A 2D case of 5 rows and 7 columns: a hit, a miss and a false alarm."""
+    pred, label = torch.zeros(1, 5, 7), torch.zeros(1, 5, 7, dtype=torch.uint8)
+    pred[0, 1, 2] = pred[0, 1, 5] = 0.7
+    label[0, 1, 2] = label[0, 3, 4] = 1
+    return {"image": torch.zeros(3, 5, 7), "pred": pred, "label": label, **changes}
+
+
+def panels(tmp_path, writer, case, **options):
+    """The pictures side by side: image, truth and prediction."""
+    events = pictures_of(tmp_path, writer, [case], **options)
+    assert events.Tags()["images"] == ["validation_1/picture"]
+    shown = picture(events, "validation_1/picture")
+    return [shown[:, start : start + 7] for start in range(0, shown.shape[1], 11)]
+
+
+def coloured_pixels(panel):
+    return {tuple(place): tuple(panel[tuple(place)].tolist()) for place in np.argwhere(panel.any(axis=-1))}
+
+
+def test_a_2d_case_is_shown_beside_its_truth_and_prediction_untransposed(tmp_path, writer):
+    image, truth, pred = panels(tmp_path, writer, flat_item())
+    assert image.shape == truth.shape == pred.shape == (5, 7, 3)
+    assert not image.any()
+    assert coloured_pixels(truth).keys() == {(1, 2), (3, 4)}
+    assert coloured_pixels(pred).keys() == {(1, 2), (1, 5)}
+
+
+def test_the_errors_of_a_2d_case_have_their_colours(tmp_path, writer):
+    pred = panels(tmp_path, writer, flat_item(), colours="errors")[-1]
+    half = {
+        name: tuple(round(part / 2) for part in colour)
+        for name, colour in {"hit": PURPLE, "miss": (255, 215, 0), "false": (0, 200, 80)}.items()
+    }
+    found = coloured_pixels(pred)
+    assert found.keys() == {(1, 2), (3, 4), (1, 5)}
+    for place, name in {(1, 2): "hit", (3, 4): "miss", (1, 5): "false"}.items():
+        assert np.abs(np.subtract(found[place], half[name])).max() <= 1
+
+
+def test_a_colour_picture_keeps_its_colours(tmp_path, writer):
+    image = torch.zeros(3, 5, 7)
+    image[0, :, :4] = 2.0
+    shown = panels(tmp_path, writer, flat_item(image=image))[0]
+    assert (shown[:, :4] == (255, 0, 0)).all()
+    assert not shown[:, 4:].any()
+
+
+def test_a_2d_case_without_truth_is_shown_beside_its_prediction(tmp_path, writer):
+    image, pred = panels(tmp_path, writer, flat_item(label=None), colours="errors")
+    assert not image.any()
+    assert coloured_pixels(pred).keys() == {(1, 2), (1, 5)}
+
+
+def test_a_decision_is_drawn_as_it_is(tmp_path, writer):
+    decided = torch.zeros(1, 5, 7, dtype=torch.uint8)
+    decided[0, 1, 2], decided[0, 2, 2] = 1, 2
+    pred = coloured_pixels(panels(tmp_path, writer, flat_item(pred=decided), classes=3)[-1])
+    assert pred.keys() == {(1, 2), (2, 2)}
+    assert len(set(pred.values())) == 2
+
+
+def test_a_metric_without_a_threshold_draws_from_a_half_on(tmp_path, writer):
+    pred = panels(tmp_path, writer, flat_item(), threshold_of=object())[-1]
+    assert coloured_pixels(pred).keys() == {(1, 2), (1, 5)}
+
+
+def test_unknown_colours_are_refused(writer):
+    with pytest.raises(ValueError, match="colours must be one of classes, errors, got 'error'"):
+        CaseImages(writer, colours="error")
 
 
 def scores_of(tmp_path, writer, details):
@@ -136,7 +201,24 @@ def test_of_a_sweep_the_best_threshold_is_shown(tmp_path, writer):
 
 
 def test_of_classes_the_mean_is_shown(tmp_path, writer):
-    assert scores_of(tmp_path, writer, torch.tensor([[0.25, 0.75, math.nan]])) == {"dice/case_1": 0.5}
+    found = scores_of(tmp_path, writer, torch.tensor([[0.25, 0.75, math.nan]]))
+    assert found == {"dice/case_1": 0.5, "dice/class_1": 0.25, "dice/class_2": 0.75}
+
+
+def test_classes_are_shown_at_the_threshold_of_the_best_mean(tmp_path, writer):
+    details = torch.tensor([[[0.25, 0.5], [0.75, 1.0]]])
+    found = scores_of(tmp_path, writer, details)
+    assert found == {"dice/case_1": 0.75, "dice/class_1": 0.5, "dice/class_2": 1.0}
+
+
+def test_of_many_cases_the_distribution_is_shown(tmp_path, writer):
+    found = scores_of(tmp_path, writer, torch.tensor([*[[k / 32] for k in range(33)], [math.nan]]))
+    names = ("lowest", "quartile_1", "median", "quartile_3", "highest")
+    assert found == {f"dice/{name}": k / 4 for k, name in enumerate(names)}
+
+
+def test_of_many_undefined_cases_nothing_is_shown(tmp_path, writer):
+    assert scores_of(tmp_path, writer, torch.full((33, 1), math.nan)) == {}
 
 
 def test_an_undefined_score_is_no_point(tmp_path, writer):

@@ -48,10 +48,18 @@ def test_the_table_has_a_row_per_case_and_their_mean(tmp_path):
 def test_the_json_holds_the_same_numbers_and_the_settings(tmp_path):
     evaluate(tmp_path)
     assert json.loads((tmp_path / "scores.json").read_text()) == {
-        "mean": {"dice": 0.5},
-        "cases": [{"case": "a", "dice": 0.375}, {"case": "b, the second", "dice": 0.75}],
+        "mean": {"dice": 0.5, "dice_class_1": 0.5, "dice_class_2": 0.5},
+        "cases": [
+            {"case": "a", "dice": 0.375, "dice_class_1": 0.5, "dice_class_2": 0.25},
+            {"case": "b, the second", "dice": 0.75, "dice_class_1": None, "dice_class_2": 0.75},
+        ],
         "settings": {"threshold": 0.3},
     }
+
+
+def test_a_metric_of_one_class_has_one_column(tmp_path):
+    evaluate(tmp_path, details={"dice": torch.tensor([[0.5], [0.25]])})
+    assert (tmp_path / "scores.csv").read_text().splitlines()[0] == "case,dice"
 
 
 def test_an_undefined_score_is_nan_in_the_table_and_null_in_json(tmp_path):
@@ -78,8 +86,8 @@ def test_cases_are_named_in_every_form_of_a_batch(tmp_path, batches):
 def test_the_table_is_in_the_log(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "volseg"):
         evaluate(tmp_path)
-    assert caplog.records[0].message.split() == ["a", "dice", "0.3750"]
-    assert caplog.records[-1].message.split() == ["mean", "dice", "0.5000"]
+    assert caplog.records[0].message.split()[:3] == ["a", "dice", "0.3750"]
+    assert caplog.records[-1].message.split()[:3] == ["mean", "dice", "0.5000"]
 
 
 def test_a_metric_without_details_is_named(tmp_path):

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.inferers import Inferer, SliceInferer
+from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
 from torch import nn
 
-from volseg.inferers.flips import views_of
 from volseg.inferers.tri_axis import TriAxisInferer
 
 ODD = (2, 2, 5, 7, 9)
@@ -355,7 +354,9 @@ def test_an_argument_without_a_meaning_is_refused(options, message):
 
 @pytest.mark.parametrize("shape", [(5, 7, 9), (1, 1, 5, 0, 9)], ids=str)
 def test_an_input_that_is_no_volume_is_refused(shape):
-    with pytest.raises(ValueError, match=r"must be volumes \(B, C, D0, D1, D2\) or pictures \(B, C, H, W\), got shape"):
+    with pytest.raises(
+        ValueError, match=r"must be volumes \(B, C, D0, D1, D2\) or pictures \(B, C, H, W\), got shape"
+    ):
         exact()(torch.zeros(shape), Identity(3))
 
 
@@ -380,24 +381,94 @@ def test_a_network_that_returns_another_shape_is_refused(out_slices, network):
         exact(out_slices=out_slices)(volume(), network)
 
 
+PICTURES = {
+    "plain": {},
+    "d4": {"tta": "d4"},
+    "windows": {"roi_size": (16, 11), "overlap": 0.5, "tta": "flips"},
+    "gaussian windows beyond the plane": {"roi_size": 24, "blend": "gaussian", "tta": "d4"},
+    "logits": {"fusion": "logit_mean", "tta": "d4", "roi_size": 16},
+    "max": {"fusion": "max", "tta": "flips"},
+    "small batches": {"batch_size": 1, "roi_size": 16},
+    "auto amp": {"amp": "auto"},
+}
+
+
+def flat(**options) -> TriAxisInferer:
+    return exact(**({"axes": (2,), "in_slices": 1} | options))
+
+
+@pytest.mark.parametrize("options", PICTURES.values(), ids=PICTURES.keys())
+@pytest.mark.parametrize("shape", [(2, 3, 37, 23), (1, 1, 1, 1), (1, 3, 1, 9)], ids=str)
+def test_an_identity_network_returns_pictures(options, shape):
+    output = flat(**options)(volume(shape), Identity(1))
+    torch.testing.assert_close(output, volume(shape), atol=2e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fusion", ["mean", "logit_mean"])
+def test_eight_views_of_pictures_are_averaged(fusion):
+    images, network = volume((2, 3, 37, 23)), convolution(3, 3)
+    views = []
+    for turns, is_flipped in itertools.product(range(4), (False, True)):
+        seen = torch.rot90(images.flip(3) if is_flipped else images, turns, (2, 3))
+        back = torch.rot90(network(seen), -turns, (2, 3))
+        views.append(back.flip(3) if is_flipped else back)
+    each = torch.stack(views)
+    expected = each.mean(0).softmax(1) if fusion == "logit_mean" else each.softmax(2).mean(0)
+    output = flat(tta="d4", activation="softmax", fusion=fusion)(images, network)
+    torch.testing.assert_close(output, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(output.sum(1), torch.ones(2, 37, 23))
+
+
+@pytest.mark.parametrize("fusion", ["mean", "logit_mean", "max", "union", "vote"])
+def test_the_disagreement_of_pictures_is_that_of_their_views(fusion):
+    images, network = volume((2, 3, 13, 9)), convolution(3, 2)
+    options = {"fusion": fusion, "activation": "sigmoid", "threshold": 0.4, "tta": "flips"}
+    output = flat(outputs=("mean", "disagreement"), **options)(images, network)
+    alone = flat(**(options | {"tta": "none"}))
+    dims = ([], [2], [3], [2, 3])
+    each = np.stack([alone(images.flip(flipped), network).flip(flipped).numpy() for flipped in dims])
+    np.testing.assert_allclose(output[:, 2:], each.std(axis=0), atol=2e-6)
+    torch.testing.assert_close(output[:, :2], flat(**options)(images, network), atol=2e-6, rtol=1e-5)
+
+
+def test_the_disagreement_of_pictures_costs_no_call_of_the_network():
+    plain, measured = Identity(1), Identity(1)
+    flat(tta="d4")(volume((1, 3, 9, 7)), plain)
+    output = flat(tta="d4", outputs=("mean", "disagreement"))(volume((1, 3, 9, 7)), measured)
+    assert plain.calls == measured.calls == 8
+    assert output[:, 3:].abs().max() < 1e-6
+
+
+def test_windows_of_pictures_are_those_of_monais_sliding_window():
+    images, network = volume((2, 3, 40, 24)), convolution(3, 2)
+    theirs = SlidingWindowInferer((16, 16), overlap=0.5, mode="constant")(images, network)
+    ours = flat(roi_size=16, overlap=0.5)(images, network)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
 def test_pictures_are_volumes_of_one_slice():
-    pictures = torch.rand(2, 3, 37, 23)
-    weights = torch.rand(1, 3, 3, 3) - 0.5
-
-    def network(stacks):
-        return torch.nn.functional.conv2d(stacks, weights, padding=1)
-
-    inferer = TriAxisInferer(in_slices=1, axes=(2,), tta="d4", amp="off")
-    seen = [view.undo(network(view.apply(pictures)).sigmoid()) for view in views_of("d4")]
-    assert torch.allclose(inferer(pictures, network), torch.stack(seen).mean(0), atol=1e-6)
+    images, network = volume((2, 3, 13, 9)), convolution(3, 2)
+    inferer = TriAxisInferer(axes=(2,), in_slices=1, tta="d4", roi_size=8)
+    assert torch.equal(inferer(images, network), inferer(images[..., None], network)[..., 0])
 
 
-def test_pictures_pass_an_identity_in_windows_unchanged():
-    pictures = torch.rand(2, 3, 37, 23)
-    inferer = TriAxisInferer(in_slices=1, axes=(2,), roi_size=16, overlap=0.5, activation=None, amp="off")
-    assert torch.allclose(inferer(pictures, lambda stacks: stacks), pictures, atol=1e-6)
+def test_pictures_of_meta_keep_their_affine():
+    affine = torch.diag(torch.tensor([0.5, 0.25, 1.0, 1.0], dtype=torch.float64))
+    output = flat()(MetaTensor(volume((1, 3, 5, 7)), affine=affine), Identity(1))
+    assert isinstance(output, MetaTensor)
+    assert torch.equal(output.affine, affine)
 
 
-def test_pictures_have_no_other_axes():
-    with pytest.raises(ValueError, match=r"axes must be \(2,\) for pictures"):
-        TriAxisInferer(in_slices=1)(torch.rand(1, 1, 5, 4), lambda stacks: stacks)
+def test_pictures_in_bfloat16_stay_near_float32():
+    images, network = volume((1, 3, 13, 9)), convolution(3, 2)
+    options = {"tta": "d4", "activation": "sigmoid"}
+    near, reference = (flat(amp=amp, **options)(images, network) for amp in ("bf16", "off"))
+    torch.testing.assert_close(near, reference, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"axes": (0, 1, 2)}, {"in_slices": 3}, {"axes": (1,)}], ids=str)
+def test_pictures_across_other_axes_or_of_several_slices_are_refused(options):
+    with pytest.raises(
+        ValueError, match=r"axes must be \(2,\) for pictures \(B, C, H, W\) and in_slices 1, got"
+    ):
+        flat(**options)(volume((1, 3, 5, 7)), Identity(1))

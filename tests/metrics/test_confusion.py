@@ -58,6 +58,36 @@ def test_the_metric_pools_voxels_and_leaves_out_unlabelled_ones():
     assert metric.aggregate().item() == pytest.approx(expected)
 
 
+def test_the_most_probable_class_wins_without_any_threshold():
+    generator = torch.Generator().manual_seed(0)
+    softmax = torch.rand(2, 3, 7, 9, generator=generator).softmax(dim=1)
+    labels = torch.randint(0, 3, (2, 1, 7, 9), generator=generator)
+    metric, decided = ConfusionMetric(classes=3), ConfusionMetric(classes=3)
+    metric(softmax, labels)
+    decided(softmax.argmax(dim=1, keepdim=True), labels)
+    assert metric.aggregate() == decided.aggregate()
+    expected = sklearn.jaccard_score(labels.ravel(), softmax.argmax(dim=1).ravel(), average=None)
+    assert metric.per_class.tolist() == pytest.approx(expected)
+    assert not hasattr(metric, "best_threshold")
+
+
+def test_the_score_of_each_case_stands_beside_the_pooled_one():
+    metric = ConfusionMetric("accuracy", classes=2)
+    assert metric.get_buffer() is None
+    metric(torch.tensor([[[[1, 1, 0]]], [[[1, 1, 1]]]]), torch.tensor([[[[1, 1, 255]]], [[[0, 0, 1]]]]))
+    assert metric.get_buffer().tolist() == [[1.0], [pytest.approx(1 / 3)]]
+    assert metric.aggregate().item() == pytest.approx(3 / 5)
+    metric.reset()
+    assert metric.per_class is None
+
+
+def test_predictions_of_other_classes_or_nan_are_refused():
+    with pytest.raises(ValueError, match="y_pred must have 3 channels, or 1 of class indices, got 2"):
+        ConfusionMetric(classes=3)(torch.zeros(1, 2, 3, 4), torch.zeros(1, 1, 3, 4))
+    with pytest.raises(ValueError, match="y_pred holds NaN"):
+        ConfusionMetric(classes=2)(torch.full((1, 2, 3, 4), math.nan), torch.zeros(1, 1, 3, 4))
+
+
 def test_what_is_no_class_index_is_refused():
     with pytest.raises(ValueError, match="truth must hold class indices below 2"):
         compute_confusion_matrix([0, 1], [0, 7], classes=2)

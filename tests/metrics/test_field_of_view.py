@@ -46,6 +46,8 @@ def test_the_metric_reads_the_field_of_view_off_the_label():
     expected = compute_field_of_view_scores(SOFT, TRUTH, INSIDE).auc
     assert metric.aggregate().item() == pytest.approx(expected)
     assert metric.undefined_count == 1
+    assert metric.get_buffer()[0].tolist() == pytest.approx([expected])
+    assert metric.get_buffer().shape == (2, 1)
 
 
 def test_wrong_arguments_are_refused():

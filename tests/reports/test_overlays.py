@@ -131,6 +131,17 @@ def test_an_empty_volume_is_cut_in_the_middle():
     assert picture.max() == 255
 
 
+def test_a_resampled_image_is_shown_on_the_grid_of_the_prediction():
+    pred = np.zeros((7, 5, 3), bool)
+    pred[3, 2, 1] = True
+    pictures = plane_pictures(np.zeros((14, 3, 3)), pred, pred)
+    assert {name: picture.shape[:2] for name, picture in pictures.items()} == {
+        "x": (3, 5),
+        "y": (3, 7),
+        "z": (5, 7),
+    }
+
+
 def test_a_picture_of_two_dimensions_is_seen_across_z(masks):
     assert list(plane_pictures(np.zeros(SHAPE), *masks)) == ["z"]
 

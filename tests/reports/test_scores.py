@@ -638,3 +638,60 @@ def test_the_text_lists_the_worst_cases_first(folders):
     assert f"| {min(dices, key=dices.get)} | " in text.split("worst 1 cases")[1]
     assert "| other mean |" in text
     assert "interval over groups" in text
+
+
+# --- predictions of pictures, as inference lays them out ----------------------------------------------
+
+
+def predicted_pictures(tmp_path, masks, *, white=255, with_nifti=False):
+    for name, mask in masks.items():
+        save_picture(tmp_path / f"pred/{name}/{name}_seg.png", (mask * white).astype(np.uint8))
+        if with_nifti:
+            spoilt = np.diag([-1.0, -1.0, 1, 1])
+            save(tmp_path / f"pred/{name}/{name}_seg.nii.gz", mask.T[..., None].astype(np.uint8), spoilt)
+
+
+@pytest.mark.parametrize("with_nifti", [False, True], ids=["png", "png and nifti"])
+def test_predicted_pictures_in_sub_folders_are_scored_against_pictures(tmp_path, with_nifti):
+    rng = np.random.default_rng(0)
+    masks = {f"{number:02d}_test": rng.random((13, 9)) > 0.6 for number in (1, 2, 10)}
+    predicted_pictures(tmp_path, masks, with_nifti=with_nifti)
+    truths = {name: mask & (rng.random(mask.shape) > 0.2) for name, mask in masks.items()}
+    for name, mask in truths.items():
+        save_picture(tmp_path / f"truth/{name}.png", mask * np.uint8(255))
+    report = score_folders(tmp_path / "pred", tmp_path / "truth")
+    found = {case["case"]: rows[1]["dice"] for case, rows in zip(report.cases, report.rows, strict=True)}
+    for name, truth in truths.items():
+        dice = 2 * (masks[name] & truth).sum() / (masks[name].sum() + truth.sum())
+        assert found[name] == pytest.approx(dice)
+
+
+def listed_truth(tmp_path, rule, mask, name="01"):
+    save_picture(tmp_path / f"data/mask/{name}.png", mask)
+    save_picture(tmp_path / f"data/image/{name}.png", np.zeros(mask.shape[:2], np.uint8))
+    item = {"image": f"image/{name}.png", "label": f"mask/{name}.png", "case": name, "group": name}
+    case = {**item, "label_rule": rule, "spacing_mm": [0.5, 0.25]}
+    classes = {0: "background", 1: "line", 2: "ellipse"}
+    write_datalist(tmp_path / "data/datalist.json", Datalist("x", test=[case], classes=classes))
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(("rule", "above"), [("nonzero", 0), ("above:127", 127)])
+def test_the_rule_of_a_datalist_makes_masks_of_grey_truths(tmp_path, rule, above):
+    grey = np.random.default_rng(0).integers(0, 255, (13, 9)).astype(np.uint8)
+    predicted_pictures(tmp_path, {"01": grey > above})
+    report = score_folders(tmp_path / "pred", listed_truth(tmp_path, rule, grey))
+    assert report.rows[0][1]["dice"] == 1.0
+
+
+def test_the_colours_of_a_truth_are_scored_by_the_rule_of_the_datalist(tmp_path):
+    classes = np.random.default_rng(0).integers(0, 3, (13, 9)).astype(np.uint8)
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[classes]
+    predicted_pictures(tmp_path, {"01": classes}, white=1)
+    truth = listed_truth(tmp_path, {"#ff0000": 1, "#00ff00": 2}, colours)
+    report = score_folders(tmp_path / "pred", truth)
+    assert [report.rows[0][index]["dice"] for index in (1, 2)] == [1.0, 1.0]
+    colours[0, 0] = 0, 0, 255
+    save_picture(truth / "mask/01.png", colours)
+    with pytest.raises(InputError, match=r"01\.png: expected the colours .* got #0000ff in 1 pixels"):
+        score_folders(tmp_path / "pred", truth)

@@ -153,3 +153,22 @@ def test_wrong_arguments_are_told() -> None:
         IntensityStatisticsd(lower=99, upper=1)
     with pytest.raises(ValueError, match=re.escape("soft_clip must be (lowest, highest), got (5, -3)")):
         NormalizeByStatisticsd(soft_clip=(5, -3))
+
+
+def test_each_channel_of_a_picture_has_its_own_statistics_when_asked() -> None:
+    image = torch.from_numpy(noise("uint8", (3, 19, 13)) // np.array([1, 2, 4], np.uint8)[:, None, None])
+    item = IntensityStatisticsd("image", channel_wise=True)({"image": image})
+    assert item["image_statistics"].shape == (3, 4)
+    normal = NormalizeByStatisticsd("image")(item)["image"]
+    for channel in range(3):
+        alone = {"image": image[channel : channel + 1]}
+        alone = NormalizeByStatisticsd("image")(IntensityStatisticsd("image")(alone))["image"]
+        assert torch.equal(normal[channel], alone[0])
+
+
+def test_statistics_of_other_channels_are_told() -> None:
+    item = {"image": torch.zeros(2, 5, 7), "image_statistics": torch.ones(3, 4), "case": "a"}
+    with pytest.raises(
+        ValueError, match="expected one per channel, got 3 rows of image_statistics for 2 chan"
+    ):
+        NormalizeByStatisticsd("image")(item)

@@ -70,7 +70,7 @@ def test_slabs_do_not_change_the_result(monkeypatch) -> None:
 
 
 def test_wrong_rules_are_told() -> None:
-    with pytest.raises(ValueError, match="values must be a mapping or \"binary\", got 'binaer'"):
+    with pytest.raises(ValueError, match=r"values must be .*, got 'binaer'"):
         MapLabelsd("label", "binaer")
     with pytest.raises(ValueError, match=re.escape("class indices must lie between 0 and 255, got [0, 300]")):
         MapLabelsd("label", {0: 0, 1: 300})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.transforms import Flipd, Resized
 
 from volseg.geometry import affine_from_spacing, spacing_of
 from volseg.transforms.spacing import AssignSpacingd, MatchSpacingd, RestoreShaped
@@ -196,3 +197,36 @@ def test_wrong_arguments_are_told(arguments: dict, message: str) -> None:
     if "mode" in arguments:
         with pytest.raises(ValueError, match=re.escape(message)):
             RestoreShaped(mode=arguments["mode"])
+
+
+def picture(shape=(1, 9, 6)) -> MetaTensor:
+    affine = np.array([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return volume(values, affine, spatial_shape=np.array(shape[1:]), spacing_is_known=False)
+
+
+@pytest.mark.parametrize("spacing_mm", [[0.5, 0.25], [0.5, 0.25, 3.0]])
+def test_a_picture_takes_the_spacing_along_its_rows_first(spacing_mm) -> None:
+    found = AssignSpacingd("image")({"image": picture(), "spacing_mm": spacing_mm})["image"]
+    expected = [[0, -0.5, 0, 0], [-0.25, 0, 0, 0], [0, 0, (*spacing_mm, 1)[2], 0], [0, 0, 0, 1]]
+    assert found.affine.tolist() == expected
+    assert found.meta["spacing_is_known"] is True
+
+
+def test_one_number_is_no_spacing_of_a_picture() -> None:
+    with pytest.raises(ValueError, match=re.escape("spacing_mm must be 3 numbers, got [0.5]")):
+        AssignSpacingd("image")({"image": picture(), "spacing_mm": [0.5]})
+
+
+@pytest.mark.parametrize("image", [picture(), volume(ball(), oblique())], ids=["picture", "volume"])
+def test_a_resize_of_monai_alone_is_undone(image) -> None:
+    size = (5, 11, 4)[: image.ndim - 1]
+    resized = Resized("image", size)({"image": image})
+    item = RestoreShaped("pred")({**resized, "pred": resized["image"].clone()})
+    assert item["pred"].shape == image.shape
+    assert np.allclose(item["pred"].affine, image.affine)
+
+
+def test_a_resize_of_monai_behind_another_transform_is_left_to_the_user() -> None:
+    item = Resized("image", (5, 11))(Flipd("image", 0)({"image": picture()}))
+    assert RestoreShaped("pred")({**item, "pred": item["image"]})["pred"].shape == (1, 5, 11)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from volseg.checks import InputError
+from volseg.cli.audit import audit
 from volseg.cli.bake import bake
 from volseg.cli.demo import demo
 from volseg.cli.export import export
@@ -35,6 +36,7 @@ def _root() -> None:
     """Segment medical volumes slice-wise, think in 3D."""
 
 
+app.command("audit")(audit)
 app.command("bake")(bake)
 app.command("demo")(demo)
 app.command("prepare")(prepare)

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["prepare"]
 
 _SHOWN_FAULTS = 10
+# ADAPTERS of volseg.data.datasets, said here because --help is to import nothing heavy; a test compares them
+_NAMES = "The data set, or the one whose layout yours has: chase, drive, fundus, nerve, sennet, shapes."
 
 
 def prepare(
-    name: Annotated[str, typer.Argument(help="The data set, or the one whose layout yours has: sennet.")],
+    name: Annotated[str, typer.Argument(help=_NAMES)],
     raw: Annotated[Path, typer.Argument(help="The folder as downloaded and unpacked.")],
     output_dir: Annotated[
         Path | None, typer.Option(help="Folder for datalist.json, if not RAW itself.")
@@ -32,6 +34,15 @@ def prepare(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the assignment to folds.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing datalist.")] = False,
+    observer: Annotated[
+        str | None, typer.Option(help="chase: whose masks are the labels, 1stHO (default) or 2ndHO.")
+    ] = None,
+    generate: Annotated[
+        int | None, typer.Option(help="shapes: draw this many training images into RAW first.")
+    ] = None,
+    generate_test: Annotated[
+        int | None, typer.Option(help="shapes: test images to draw beside them; 10 by default.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check a raw data set and write its datalist.json with grouped folds.
@@ -39,6 +50,8 @@ def prepare(
     Every fault is reported, and with any of them nothing is written and the exit code is 1.
 
     Example: volseg prepare sennet ~/blood-vessel-segmentation --output-dir ~/kidneys
+
+    Example: volseg prepare shapes ~/shapes --generate 100 --seed 1
     """
     from volseg.data.datasets import ADAPTERS, prepare_dataset
 
@@ -52,6 +65,9 @@ def prepare(
         folds=folds,
         seed=seed,
         overwrite=overwrite,
+        observer=observer,
+        generate=generate,
+        generate_test=generate_test,
     )
     if json:
         print(json_text.dumps(report.as_dict(), indent=2))

@@ -13,6 +13,7 @@ from monai.data import list_data_collate
 from torch.utils.data import Dataset, Sampler
 
 from volseg.checks import InputError, refuse
+from volseg.data.hashes import check_hashes
 from volseg.geometry import Geometry
 
 __all__ = ["CaseDataset", "CaseSampler", "check_cases", "collate_cases", "root_cause"]
@@ -94,27 +95,37 @@ def collate_cases(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return list_data_collate([_failure(sample["case"], error)])
 
 
-def check_cases(cases: Sequence[Mapping[str, Any]]) -> None:
+def check_cases(cases: Sequence[Mapping[str, Any]], *, spatial_dims: int = 3) -> None:
     """Look at the headers of all images and labels before the work begins.
 
     A label must cover the same place as its image, in any orientation. Where either states no spacing, or the
-    label holds a range of the slices only, its size is checked but not its place.
+    label holds a range of the slices only, its size is checked but not its place. A label and a field of view
+    of a picture must have its rows and columns. Files must still have the hashes that the datalist states.
+
+    Args:
+        cases: case items.
+        spatial_dims: 3 for volumes, 2 for pictures.
 
     Raises:
         InputError: one for all cases, with the first five faults.
+        ValueError: when `spatial_dims` is neither 2 nor 3.
     """
+    if spatial_dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}; use 3 for a volume")
+    check_case = _check_case if spatial_dims == 3 else _check_picture
     if not cases:
         raise InputError("cases: expected at least one case, got none; check dataset_dir and the datalist")
     faults = []
     for case in cases:
         try:
-            _check_case(case)
+            check_case(case)
         except Exception as error:  # the reader's own faults must name the case as well
             faults.append(f"  {case['case']}: {root_cause(error)}")
     if faults:
         more = f"; the first {_MOST_FAULTS}:" if len(faults) > _MOST_FAULTS else ":"
         head = f"{len(faults)} of {len(cases)} cases cannot be used{more}"
         raise InputError("\n".join([head, *faults[:_MOST_FAULTS]]))
+    check_hashes(cases)
 
 
 def root_cause(error: BaseException) -> str:
@@ -164,6 +175,22 @@ def _check_case(case: Mapping[str, Any]) -> None:
     fault = _misplacement(image, label)
     if fault:
         raise InputError(f"{case['label']}: expected {fault}; use the label that was drawn on this image")
+
+
+def _check_picture(case: Mapping[str, Any]) -> None:
+    from volseg.data import picture_geometry
+
+    columns, rows, _ = picture_geometry(case["image"], spacing_mm=case.get("spacing_mm")).shape
+    for key in ("label", "field_of_view"):
+        if case.get(key) is None:
+            continue
+        width, height, _ = picture_geometry(case[key]).shape
+        if (width, height) != (columns, rows):
+            is_turned = (height, width) == (columns, rows)
+            what = key.replace("_", " ")
+            remedy = f"a {what} must not be transposed" if is_turned else f"use the {what} of this image"
+            got = f"{height} rows of {width}"
+            refuse(case[key], f"the size of its image, {rows} rows of {columns} pixels", got, remedy)
 
 
 def _misplacement(image: Geometry, label: Geometry) -> str:

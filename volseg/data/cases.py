@@ -22,7 +22,7 @@ __all__ = ["find_cases"]
 logger = logging.getLogger(__name__)
 
 _VOLUMES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
-_PICTURES = (".tiff", ".tif", ".png", ".jpeg", ".jpg", ".bmp", ".gif")
+_PICTURES = (".tiff", ".tif", ".png", ".jpeg", ".jpg", ".bmp", ".gif", ".pgm", ".ppm")
 _DICOM = (".dicom", ".dcm", ".ima")
 _STORES = (".ome.zarr", ".zarr")
 _SUFFIXES = (*_VOLUMES, *_PICTURES, *_DICOM, *_STORES)
@@ -36,7 +36,7 @@ _RUN_OUTPUTS = tuple(f"_{kind}{suffix}" for kind in ("seg", "prob", "disagreemen
 _RUN_OUTPUTS += ("_seg.png", "_prob.png", "_disagreement.png")
 _LABEL_ENDINGS = ("_mask", "_masks", "_label", "_labels")
 _MAX_DEPTH = 4
-_INFERENCE_KEYS = ("image", "case", "group", "spacing_mm")
+_INFERENCE_KEYS = ("image", "case", "group", "spacing_mm", "field_of_view")
 
 
 def find_cases(dataset_dir: str | Path, *, spatial_dims: int = 3) -> list[CaseItem]:
@@ -54,7 +54,7 @@ def find_cases(dataset_dir: str | Path, *, spatial_dims: int = 3) -> list[CaseIt
 
     Returns:
         Case items with an absolute `image`, a unique `case` (the stem; with equal stems, the path), and the
-        `group` and `spacing_mm` of a prepared folder.
+        `group`, `spacing_mm` and `field_of_view` of a prepared folder.
 
     Raises:
         InputError: when nothing is there, or a folder links to one of its parents.

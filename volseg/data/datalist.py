@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,7 +28,7 @@ CaseItem = dict[str, Any]
 
 _FORMAT = "volseg-datalist-1"
 _Section = Literal["training", "validation", "test", "all"]
-_PATH_KEYS = ("image", "label")
+_PATH_KEYS = ("image", "label", "field_of_view")
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,15 @@ def read_datalist(path: str | Path) -> Datalist:
     A case item has `image` (path), `case` (unique name) and `group` (what must stay in one fold). It may have
     `label` (path), `spacing_mm` (one edge length per axis), `label_coverage` (labelled share of what is
     there, above 0 to 1), `labelled_range` (first and end slice of the image stack that are labelled), `fold`
-    (int) and `same_volume` (true where training and validation come from one volume). Paths are
-    relative to the root, and may leave neither the root nor the folder of the datalist.
+    (int), `same_volume` (true where training and validation come from one volume), `field_of_view` (path of
+    the mask of what counts in a picture) and `label_rule` (how a mask becomes classes, see
+    `volseg.transforms.MapLabelsd`). `image_sha256`, `label_sha256` and `field_of_view_sha256` state what
+    the files hold, see `volseg.data.check_hashes`. Paths are relative to the root, and may leave neither the
+    root nor the folder of the datalist.
 
     Raises:
         InputError: for a file that is no such list: unknown key, wrong type, repeated case, path that leads
-            outside, training case without label, group in two folds.
+            outside, training case without label, group in two folds or in training and labelled test cases.
     """
     source = Path(path)
     try:
@@ -201,7 +205,7 @@ def _parse(source: Path, document: object) -> Datalist:
         for item in document[section]:
             _check_item(source, item, root, section)
     _check_names(source, [item["case"] for item in [*document["training"], *document["test"]]])
-    check_groups_do_not_cross(document["training"], source=source)
+    check_groups_do_not_cross(document["training"], test=document["test"], source=source)
     return Datalist(
         name=document["name"],
         training=document["training"],
@@ -275,6 +279,22 @@ def _is_classes(value: object) -> bool:
     return isinstance(value, dict) and all(key.isdecimal() and _is_text(name) for key, name in value.items())
 
 
+def _is_label_rule(value: object) -> bool:
+    if isinstance(value, dict):
+        # values or colours to class indices; never both
+        has_known_keys = any(_all_match(pattern, value) for pattern in (r"[0-9]+", r"#[0-9a-fA-F]{6}"))
+        return bool(value) and has_known_keys and all(_is_index(c) and c < 256 for c in value.values())
+    return isinstance(value, str) and re.fullmatch(r"binary|nonzero|above:[0-9]+", value) is not None
+
+
+def _all_match(pattern: str, texts: Iterable[str]) -> bool:
+    return all(re.fullmatch(pattern, text) for text in texts)
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
 _Rule = tuple[str, Callable[[Any], bool]]
 _LIST_KEYS: dict[str, _Rule] = {
     "format": ("text", _is_text),
@@ -295,4 +315,7 @@ _ITEM_KEYS: dict[str, _Rule] = {
     "labelled_range": ("[first slice, end slice], first < end", _is_range),
     "fold": ("0, 1, 2, …", _is_index),
     "same_volume": ("true or false", lambda value: isinstance(value, bool)),
+    "field_of_view": ("a path", _is_text),
+    "label_rule": ('"nonzero", "above:127" or {"#ff0000": 1}', _is_label_rule),
+    **{f"{key}_sha256": ("64 hexadecimal digits", _is_sha256) for key in _PATH_KEYS},
 }

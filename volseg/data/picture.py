@@ -1,4 +1,4 @@
-"""One PNG, BMP, JPEG or GIF picture as grey pixels, by Pillow bound to the format that the name promises.
+"""One PNG, BMP, JPEG, GIF, PPM or PGM picture, by Pillow bound to the format that the name promises.
 
 Pillow's own format classes are called instead of `Image.open`, whose limit on pixels is a global setting
 that warns on legitimate large slices; `volseg.data.limits` bounds the size instead.
@@ -15,13 +15,32 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+)
 
 from volseg.checks import refuse
 
-__all__ = ["PICTURE_SUFFIXES", "Picture", "decode_picture", "grey_of", "read_picture"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "Picture",
+    "check_upright",
+    "decode_picture",
+    "decode_shown",
+    "grey_of",
+    "read_picture_header",
+]
 
-PICTURE_SUFFIXES = {".png": "PNG", ".bmp": "BMP", ".jpg": "JPEG", ".jpeg": "JPEG", ".gif": "GIF"}
+PICTURE_SUFFIXES = {
+    ".png": "PNG", ".bmp": "BMP", ".jpg": "JPEG", ".jpeg": "JPEG", ".gif": "GIF", ".pgm": "PPM",
+    ".ppm": "PPM",
+}  # fmt: skip
 """Suffixes that Pillow reads, and the format that the content must have."""
 
 _OPENERS: dict[str, Any] = {
@@ -29,9 +48,15 @@ _OPENERS: dict[str, Any] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
     "GIF": GifImagePlugin.GifImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
 }
-_MAGIC = {"PNG": b"\x89PNG\r\n\x1a\n", "BMP": b"BM", "JPEG": b"\xff\xd8\xff", "GIF": b"GIF8"}
-_FAILURES = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+_MAGIC: dict[str, tuple[bytes, ...]] = {
+    "PNG": (b"\x89PNG\r\n\x1a\n",), "BMP": (b"BM",), "JPEG": (b"\xff\xd8\xff",), "GIF": (b"GIF8",),
+    "PPM": (b"P2", b"P3", b"P5", b"P6"),
+}  # fmt: skip
+_FAILURES = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, RuntimeError, struct.error, zlib.error,
+)  # fmt: skip
 _ORIENTATION_TAG = 274
 _BAD = "the file is truncated or damaged: copy or export it again"
 
@@ -44,22 +69,29 @@ class Picture:
         width: pixels along a row.
         height: rows.
         mode: Pillow's mode of the pixels.
-        dtype: type of the grey pixels.
-        resolution_per_inch: (x, y) of a JPEG, else None; ITK reads no resolution from PNG, BMP and GIF.
+        dtype: type of the pixels.
+        orientation: EXIF orientation, 1 for upright pixels; a PNG may state it behind the pixels only.
+        resolution_per_inch: (x, y) of a JPEG, else None; ITK reads no resolution from the other formats.
     """
 
     width: int
     height: int
     mode: str
     dtype: np.dtype[Any]
+    orientation: int
     resolution_per_inch: tuple[float, float] | None
 
+    @property
+    def is_grey(self) -> bool:
+        """Whether the pixels are stored as one brightness each."""
+        return self.mode in ("1", "L", "I") or self.mode.startswith("I;16")
 
-def read_picture(path: Path) -> Picture:
+
+def read_picture_header(path: Path) -> Picture:
     """Check the header of a picture.
 
     Raises:
-        InputError: when the content is not what the suffix says, or no grey picture can come of it.
+        InputError: when the content is not what the suffix says, or pixels that volseg does not read.
     """
     with path.open("rb") as file:
         image = _open(path, file)
@@ -67,35 +99,56 @@ def read_picture(path: Path) -> Picture:
         if width < 1 or height < 1:
             refuse(path, "a picture of at least one pixel", f"{width}x{height}", _BAD)
         _check_mode(path, image)
-        _check_orientation(path, image)
         _check_raw_size(path, image)
-        dtype = np.dtype(np.uint16 if image.mode.startswith("I;16") else np.uint8)
-        return Picture(width, height, image.mode, dtype, _resolution(image))
+        has_16_bits = image.mode == "I" or image.mode.startswith("I;16") or _has_16_bit_colours(image)
+        dtype = np.dtype(np.uint16 if has_16_bits else np.uint8)
+        mode = image.mode
+        return Picture(width, height, mode, dtype, _orientation(path, image), _resolution(image))
+
+
+def check_upright(path: Path, orientation: int) -> None:
+    """Accept pixels that are stored as they are seen.
+
+    Raises:
+        InputError: for any other EXIF orientation; a slice of a volume must not be turned in silence.
+    """
+    if orientation != 1:
+        got, remedy = f"EXIF orientation {orientation}", "rotate the pixels and remove the tag"
+        refuse(path, "upright pixels", got, remedy)
 
 
 def decode_picture(path: Path) -> npt.NDArray[Any]:
     """Decode the grey pixels as (H, W): the brightness that a viewer shows, 0/255 for one bit.
 
     Raises:
-        InputError: when the data are damaged, or when colours or transparency are left.
+        InputError: when the data are damaged, or when colours, transparency or an orientation are left.
+    """
+    pixels, orientation = decode_shown(path)
+    check_upright(path, orientation)
+    return pixels if pixels.ndim == 2 else grey_of(path, pixels)
+
+
+def decode_shown(path: Path) -> tuple[npt.NDArray[Any], int]:
+    """Decode the pixels as they are stored, and tell how a viewer turns them.
+
+    Returns:
+        (H, W) grey, (H, W, 3) colours or (H, W, 4) colours and alpha, uint8 or uint16; and the orientation.
+
+    Raises:
+        InputError: when the data are damaged.
     """
     data = path.read_bytes()
     if PICTURE_SUFFIXES[path.suffix.lower()] == "PNG":
         _check_png_chunks(path, data)
     image = _open(path, BytesIO(data))
+    _check_mode(path, image)
+    has_16_bit_colours = _has_16_bit_colours(image)
     try:
         image.load()
-        _check_orientation(path, image)
-        if image.mode == "1":
-            return np.asarray(image.convert("L"))
-        if image.mode == "L" and "transparency" not in image.info:
-            return np.asarray(image)
-        if image.mode.startswith("I;16"):
-            return np.asarray(image).astype(np.uint16, copy=False)
-        shown = np.asarray(image.convert("RGBA"))
+        pixels = _decode_16_bit_png(data) if has_16_bit_colours else _pixels_of(image)
     except _FAILURES as error:
         refuse(path, "a whole picture", str(error), _BAD)
-    return grey_of(path, shown)
+    return pixels, _orientation(path, image)
 
 
 def grey_of(path: Path, shown: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -133,29 +186,66 @@ def _open(path: Path, file: Any) -> ImageFile.ImageFile:
     return image
 
 
+def _pixels_of(image: ImageFile.ImageFile) -> npt.NDArray[Any]:
+    is_transparent = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA")
+    if image.mode == "1":
+        return np.asarray(image.convert("L"))
+    if image.mode in ("L", "RGB") and not is_transparent:
+        return np.asarray(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16, copy=False)
+    return np.asarray(image.convert("RGBA" if is_transparent else "RGB"))
+
+
+def _decode_16_bit_png(data: bytes) -> npt.NDArray[Any]:
+    """Decode what Pillow would cut to 8 bits; grey with alpha becomes colours with alpha."""
+    import imagecodecs
+
+    pixels: npt.NDArray[Any] = imagecodecs.png_decode(data)
+    return pixels if pixels.shape[-1] != 2 else pixels[..., [0, 0, 0, 1]]
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    arguments = image.tile[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _has_16_bit_colours(image: ImageFile.ImageFile) -> bool:
+    return image.mode in ("RGB", "RGBA", "LA") and ";16" in _raw_mode(image)
+
+
 def _check_mode(path: Path, image: ImageFile.ImageFile) -> None:
-    raw_mode = str(image.tile[0][3][0] if isinstance(image.tile[0][3], tuple) else image.tile[0][3])
-    has_16_bit_colours = ";16" in raw_mode and not raw_mode.startswith("I;16")
-    is_grey = image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") or image.mode.startswith("I;16")
-    if not is_grey or has_16_bit_colours or (image.mode.startswith("I;16") and "transparency" in image.info):
-        refuse(
-            path, "8 or 16-bit grey", f"{raw_mode or image.mode} pixels", "convert it to grey without alpha"
-        )
+    raw_mode = _raw_mode(image)
+    is_16_bit_grey = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    is_known = image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") or is_16_bit_grey
+    is_deep = is_16_bit_grey or _has_16_bit_colours(image)
+    if not is_known or (is_deep and "transparency" in image.info):
+        got, remedy = f"{raw_mode or image.mode} pixels", "convert it to grey or RGB without alpha"
+        refuse(path, "grey or RGB of 8 or 16 bit", got, remedy)
+    if image.format == "PPM" and image.tile[0][0] != "raw":
+        _check_maximum(path, image.tile[0], 65535 if is_16_bit_grey else 255)
 
 
-def _check_orientation(path: Path, image: ImageFile.ImageFile) -> None:
+def _check_maximum(path: Path, tile: Any, largest: int) -> None:
+    # Pillow would stretch any other maximum to the largest one, and change the numbers of a label
+    maximum = tile[3][1]
+    if tile[0] != "ppm_plain" or maximum != largest:
+        expected, remedy = "a maximum of 255, or of 65535 for grey", "save it with one of these, or as PNG"
+        refuse(path, expected, f"a maximum of {maximum}", remedy)
+
+
+def _orientation(path: Path, image: ImageFile.ImageFile) -> int:
     if not (data := image.info.get("exif")):
-        return
+        return 1
     exif = Image.Exif()
     try:
         exif.load(data)
         orientation = exif.get(_ORIENTATION_TAG, 1)
     except _FAILURES as error:
         refuse(path, "readable EXIF data", str(error), "remove the EXIF data")
-    if orientation not in (0, 1):
-        refuse(
-            path, "upright pixels", f"EXIF orientation {orientation}", "rotate the pixels and remove the tag"
-        )
+    if orientation not in range(9):
+        refuse(path, "an EXIF orientation from 1 to 8", repr(orientation), "remove the EXIF data")
+    return max(1, int(orientation))
 
 
 def _check_raw_size(path: Path, image: ImageFile.ImageFile) -> None:

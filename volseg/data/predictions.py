@@ -13,14 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
 import volseg
-from volseg.checks import InputError, check_choice, check_flag, refuse
+from volseg.checks import InputError, check_choice, check_flag, check_positive, refuse
 from volseg.data.case_dataset import root_cause
-from volseg.data.nifti_writer import as_labels, as_volumes, write_nifti
+from volseg.data.nifti_writer import as_labels, as_volumes, picture_as_volumes, runs_rows_first, write_nifti
+from volseg.data.prediction_facts import count_labels, warnings_about
 from volseg.data.slice_writer import write_label_picture
 from volseg.files import (
     Journal,
@@ -61,14 +61,22 @@ class PredictionFolder:
         overwrite: compute all cases anew and replace what is there.
         settings: what the result depends on (weights, inferer, threshold ...), JSON values; results of other
             settings are not taken for done.
+        classes: of the network; up to two, the PNG of a 2D case shows 0 and 255, else class indices.
     """
 
     def __init__(
-        self, output_dir: str | Path, *, overwrite: bool = False, settings: Mapping[str, object] | None = None
+        self,
+        output_dir: str | Path,
+        *,
+        overwrite: bool = False,
+        settings: Mapping[str, object] | None = None,
+        classes: int = 1,
     ) -> None:
+        check_positive("classes", classes)
         self.output_dir = Path(os.path.abspath(output_dir))
         self.overwrite = check_flag("overwrite", overwrite)
         self.settings = dict(settings or {})
+        self.classes = classes
         stated = json.dumps([volseg.__version__, self.settings], sort_keys=True, default=str)
         self._settings_key = hashlib.sha256(stated.encode()).hexdigest()[:16]
         self._lock = OutputLock(self.output_dir)
@@ -141,36 +149,45 @@ class PredictionFolder:
         probability: torch.Tensor | npt.NDArray[Any] | None = None,
         disagreement: torch.Tensor | npt.NDArray[Any] | None = None,
         non_finite_voxels: int = 0,
+        rows_first: bool = False,
     ) -> dict[str, Path]:
         """Write the files of one case and journal them.
 
         Args:
             case: name.
-            pred: (x, y, z), (1, x, y, z) label map or (K, x, y, z) masks; whole numbers of any type.
-            geometry: of the source image.
-            probability: (x, y, z) or (K, x, y, z).
+            pred: (x, y, z), (1, x, y, z) label map or (K, x, y, z) masks; whole numbers of any type. Of a
+                picture (H, W), (1, H, W) or (K, H, W).
+            geometry: of the source image, see `read_header` and `picture_geometry`.
+            probability: (x, y, z) or (K, x, y, z); of a picture (H, W) or (K, H, W).
             disagreement: likewise.
             non_finite_voxels: how many of the image were NaN or infinite; told in the summary.
+            rows_first: the maps are a picture's; a MetaTensor `pred` with the affine of one says so itself.
 
         Returns:
             Paths under "seg", and where they apply "png" (pictures), "prob" and "disagreement".
 
         Raises:
-            ValueError: when an array does not have the image's size, or `pred` is no label map.
+            ValueError: when an array does not have the image's size, `pred` is no label map, or there are
+                more labels than `classes`.
             InputError: when the image changed meanwhile, or a file exists that volseg did not write here.
             OSError: when the disk refuses.
         """
         self.open()
         if case in self._inputs and fingerprint(self._items[case]["image"]) != self._inputs[case]:
             refuse(self._items[case]["image"], "the image that was predicted", "a changed one", "start again")
-        labels = as_labels(as_volumes(pred, geometry.shape))
-        maps: dict[str, npt.NDArray[Any]] = {"seg": labels}
+        rows_first = rows_first or (_is_picture(geometry) and runs_rows_first(pred))
+        stored = picture_as_volumes if rows_first else as_volumes
+        maps: dict[str, npt.NDArray[Any]] = {"seg": (labels := as_labels(stored(pred, geometry.shape)))}
         for kind, values in (("prob", probability), ("disagreement", disagreement)):
             if values is not None:
-                maps[kind] = as_volumes(values, geometry.shape)
-        paths = self._write_maps(case, maps, geometry)
-        warnings = _warnings(labels, geometry, non_finite_voxels)
-        self._settle(case, paths, {"voxels": _count(labels), "warnings": warnings})
+                maps[kind] = stored(values, geometry.shape)
+        white = 255 if rows_first and self.classes <= 2 else 1
+        if white > 1 and labels.max() > 1:
+            got = f"label {labels.max()} where classes is {self.classes}"
+            raise ValueError(f"pred must hold 0 and 1, got {got}; tell PredictionFolder the classes")
+        paths = self._write_maps(case, maps, geometry, white)
+        warnings = warnings_about(labels, geometry, non_finite_voxels)
+        self._settle(case, paths, {"voxels": count_labels(labels), "warnings": warnings})
         return paths
 
     def fail(self, case: str, stage: str, error: BaseException | str) -> None:
@@ -269,7 +286,7 @@ class PredictionFolder:
             refuse(self._folder(case), "no result, or one of this run", got, _REMEDY)
 
     def _write_maps(
-        self, case: str, maps: Mapping[str, npt.NDArray[Any]], geometry: Geometry
+        self, case: str, maps: Mapping[str, npt.NDArray[Any]], geometry: Geometry, white: int
     ) -> dict[str, Path]:
         found = self._existing(case)  # again: since `pending`, a result may have been corrected by hand
         if not self.overwrite:
@@ -281,7 +298,8 @@ class PredictionFolder:
             write_nifti(paths[kind], values, geometry, overwrite=replaces, inspect=inspect)
         if _is_picture(geometry) and maps["seg"].shape[0] == 1:
             paths["png"] = self._path(case, "png")
-            write_label_picture(paths["png"], maps["seg"][0, :, :, 0], self._announce(case, paths["png"]))
+            grey = maps["seg"][0, :, :, 0] * maps["seg"].dtype.type(white)
+            write_label_picture(paths["png"], grey, self._announce(case, paths["png"]))
         for kind in _ENDINGS.keys() - paths.keys():
             self._path(case, kind).unlink(missing_ok=True)  # of the run that is being replaced
         return paths
@@ -361,28 +379,6 @@ def _check_distinct(items: Sequence[Mapping[str, Any]]) -> None:
 
 def _shown(case: str) -> str:
     return case if case.isprintable() else repr(case)
-
-
-def _count(labels: npt.NDArray[Any]) -> dict[str, int]:
-    """Count voxels per label of a label map, or of each mask by its number from 1."""
-    if labels.shape[0] > 1:
-        return {str(number): int(np.count_nonzero(mask)) for number, mask in enumerate(labels, start=1)}
-    counts: dict[str, int] = {}
-    for piece in np.moveaxis(labels[0], -1, 0):  # slice by slice: np.unique copies and sorts
-        for value, count in zip(*np.unique(piece, return_counts=True), strict=True):
-            counts[str(int(value))] = counts.get(str(int(value)), 0) + int(count)
-    return dict(sorted(counts.items(), key=lambda pair: int(pair[0])))
-
-
-def _warnings(labels: npt.NDArray[Any], geometry: Geometry, non_finite_voxels: int) -> list[str]:
-    warnings = []
-    if not labels.any():
-        warnings.append("nothing was found")
-    if not geometry.spacing_is_known:
-        warnings.append("the image states no spacing; 1 mm was assumed")
-    if non_finite_voxels:
-        warnings.append(f"{non_finite_voxels} voxels are NaN or infinite; the mean took their place")
-    return warnings
 
 
 def _is_picture(geometry: Geometry) -> bool:

@@ -4,8 +4,9 @@ How a pixel becomes a number, never inverted against what a viewer shows:
 
 - black-is-zero grey of 1, 8, 16, 32 or 64 bit, integer or floating point: as stored; 1 bit becomes 0/255.
 - white-is-zero grey of 1, 8 or 16 bit: turned round, so that bright is high.
-- RGB, palettes and opaque alpha: read when every colour is grey, else refused.
-- CMYK, YCbCr, Lab, transparency, EXIF or TIFF orientation other than upright: refused.
+- RGB, palettes and opaque alpha: a slice is read when every colour is grey, else refused.
+- EXIF or TIFF orientation other than upright: a slice is refused.
+- CMYK, YCbCr, Lab, transparency: refused.
 - JPEG pixels: as Pillow decodes them.
 """
 
@@ -22,11 +23,25 @@ import tifffile
 
 from volseg.checks import refuse
 from volseg.data.limits import check_expansion
-from volseg.data.picture import PICTURE_SUFFIXES, decode_picture, grey_of, read_picture
+from volseg.data.picture import (
+    PICTURE_SUFFIXES,
+    check_upright,
+    decode_picture,
+    decode_shown,
+    grey_of,
+    read_picture_header,
+)
 from volseg.data.tiff_pages import TiffPage, read_tiff_pages
 from volseg.data.tiff_spacing import in_plane_spacing_mm, slice_spacing_mm
 
-__all__ = ["RASTER_SUFFIXES", "Raster", "decode_page", "read_raster"]
+__all__ = [
+    "RASTER_SUFFIXES",
+    "Raster",
+    "decode_page",
+    "decode_shown_page",
+    "read_raster",
+    "read_shown_raster",
+]
 
 RASTER_SUFFIXES = (".tif", ".tiff", *PICTURE_SUFFIXES)
 """Suffixes of files that can be slices."""
@@ -53,7 +68,9 @@ class Raster:
         height: rows.
         dtype: type of the grey pixels.
         page_count: number of pages.
-        is_colour: stored as colours, which must all be grey.
+        is_colour: stored as colours, which must all be grey in a volume.
+        is_palette: stored as indices into a list of colours.
+        orientation: how a viewer turns the pixels (EXIF and TIFF code), 1 for not at all; a slice has 1.
         spacing_mm: (x, y) of a pixel as ITK reads it, or None where the file states none.
         slice_spacing_mm: distance of pages, stated by ImageJ, or None.
         tiff_pages: directories of a TIFF file, else empty.
@@ -66,22 +83,39 @@ class Raster:
     dtype: np.dtype[Any]
     page_count: int = 1
     is_colour: bool = False
+    is_palette: bool = False
+    orientation: int = 1
     spacing_mm: tuple[float, float] | None = None
     slice_spacing_mm: float | None = None
     tiff_pages: tuple[TiffPage, ...] = field(default=(), repr=False)
 
 
 def read_raster(path: Path, max_bytes: int | None = None) -> Raster:
-    """Check the header of a TIFF, PNG, BMP, JPEG or GIF file.
+    """Check the header of a picture file that is to be a slice, or of a TIFF of slices.
 
     Raises:
-        InputError: when it is damaged, no grey picture, a bomb, or has pages of several sizes.
+        InputError: when it is damaged, turned, no picture that is read, a bomb, or has pages of several
+            sizes.
+    """
+    raster = read_shown_raster(path, max_bytes)
+    if raster.tiff_pages and raster.orientation != 1:
+        got, remedy = f"TIFF orientation {raster.orientation}", "rotate the pixels and remove the tag"
+        refuse(path, "upright pixels", got, remedy)
+    check_upright(path, raster.orientation)
+    return raster
+
+
+def read_shown_raster(path: Path, max_bytes: int | None = None) -> Raster:
+    """Check the header of a picture file, whatever its orientation is.
+
+    Raises:
+        InputError: as `read_raster`.
     """
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return _read_picture_header(path, max_bytes)
     pages = read_tiff_pages(path)
     first = pages[0]
-    dtype = _grey_dtype(path, first)
+    dtype = _pixel_dtype(path, first)
     for number, page in enumerate(pages, 1):
         if page.is_thumbnail:
             refuse(
@@ -102,7 +136,8 @@ def read_raster(path: Path, max_bytes: int | None = None) -> Raster:
             check_expansion(path, page.stored_bytes, page.decoded_bytes, max_bytes)
     return Raster(
         path, "TIFF", first.width, first.height, dtype, len(pages),
-        is_colour=first.photometric in (_RGB, _PALETTE), spacing_mm=in_plane_spacing_mm(first),
+        is_colour=first.photometric in (_RGB, _PALETTE), is_palette=first.photometric == _PALETTE,
+        orientation=first.orientation, spacing_mm=in_plane_spacing_mm(first),
         slice_spacing_mm=slice_spacing_mm(first), tiff_pages=tuple(pages),
     )  # fmt: skip
 
@@ -120,21 +155,37 @@ def decode_page(raster: Raster, index: int, target: npt.NDArray[Any]) -> None:
         return
     else:
         pixels = _decode_tiff(raster.path, raster.tiff_pages[index])
+        pixels = pixels if pixels.ndim == 2 else grey_of(raster.path, pixels)
     if pixels.shape != target.shape:
         refuse(raster.path, f"{target.shape[1]}x{target.shape[0]} pixels",
                "x".join(map(str, pixels.shape[::-1])), "export the file again")  # fmt: skip
     target[...] = pixels
 
 
+def decode_shown_page(raster: Raster) -> tuple[npt.NDArray[Any], int]:
+    """Decode a file of one picture with its colours, as it is stored.
+
+    Returns:
+        (H, W) grey, (H, W, 3) colours or (H, W, 4) colours and alpha; and how a viewer turns them.
+
+    Raises:
+        InputError: when the pixels are damaged.
+    """
+    if not raster.tiff_pages:
+        return decode_shown(raster.path)
+    return _decode_tiff(raster.path, raster.tiff_pages[0]), raster.orientation
+
+
 def _read_picture_header(path: Path, max_bytes: int | None) -> Raster:
-    picture = read_picture(path)
-    is_colour = picture.mode not in ("1", "L") and not picture.mode.startswith("I;16")
-    pixel_bytes = max(picture.dtype.itemsize, 4 if is_colour else 1)
+    picture = read_picture_header(path)
+    pixel_bytes = picture.dtype.itemsize * (1 if picture.is_grey else 4)
     check_expansion(path, path.stat().st_size, picture.width * picture.height * pixel_bytes, max_bytes)
     per_inch = picture.resolution_per_inch
     return Raster(
         path, PICTURE_SUFFIXES[path.suffix.lower()], picture.width, picture.height, picture.dtype,
-        is_colour=is_colour, spacing_mm=(25.4 / per_inch[0], 25.4 / per_inch[1]) if per_inch else None,
+        is_colour=not picture.is_grey, is_palette=picture.mode in ("P", "PA"),
+        orientation=picture.orientation,
+        spacing_mm=(25.4 / per_inch[0], 25.4 / per_inch[1]) if per_inch else None,
     )  # fmt: skip
 
 
@@ -146,17 +197,12 @@ def _describe(page: TiffPage) -> str:
     )
 
 
-def _grey_dtype(path: Path, page: TiffPage) -> np.dtype[Any]:
-    if page.orientation != 1:
-        refuse(
-            path,
-            "upright pixels",
-            f"TIFF orientation {page.orientation}",
-            "rotate the pixels and remove the tag",
-        )
+def _pixel_dtype(path: Path, page: TiffPage) -> np.dtype[Any]:
+    if page.orientation not in range(1, 9):
+        refuse(path, "a TIFF orientation from 1 to 8", page.orientation, "export the picture again")
     if page.photometric not in _ALLOWED:
         name = _COLOUR_NAMES.get(page.photometric, f"photometric {page.photometric}")
-        refuse(path, "a grey picture", name, "convert it to grey")
+        refuse(path, "a grey or RGB picture", name, "convert it to grey or RGB")
     is_rgb = page.photometric == _RGB
     if page.samples not in ((3, 4) if is_rgb else (1,)):
         refuse(
@@ -215,7 +261,7 @@ def _decode_tiff(path: Path, page: TiffPage) -> npt.NDArray[Any]:
         return np.iinfo(pixels.dtype).max - pixels
     if page.photometric == _PALETTE and colours is not None:
         # a palette holds 16-bit colours; 8 of them are shown
-        return grey_of(path, (colours >> 8).astype(np.uint8).T[pixels])
-    if page.photometric == _RGB:
-        return grey_of(path, np.moveaxis(pixels, 0, -1) if is_planar else pixels)
+        return (colours >> 8).astype(np.uint8).T[pixels]
+    if page.photometric == _RGB and is_planar:
+        return np.moveaxis(pixels, 0, -1)
     return pixels

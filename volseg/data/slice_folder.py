@@ -1,4 +1,4 @@
-"""A stack of slices: a folder of TIFF, PNG, BMP, JPEG or GIF files, or the pages of one TIFF.
+"""A stack of slices: a folder of TIFF, PNG, BMP, JPEG, GIF, PGM or PPM files, or the pages of one TIFF.
 
 Rules for a folder:
 

@@ -73,14 +73,21 @@ def _strata_of_groups(groups: Sequence[str], strata: Sequence[object] | None) ->
     return {group: min(count, key=lambda s: (-count[s], s)) for group, count in counts.items()}
 
 
-def check_groups_do_not_cross(items: Iterable[Mapping[str, Any]], *, source: str | Path = "datalist") -> None:
-    """Refuse case items of one group in different folds: validation would know its training data.
+def check_groups_do_not_cross(
+    items: Iterable[Mapping[str, Any]],
+    *,
+    test: Iterable[Mapping[str, Any]] = (),
+    source: str | Path = "datalist",
+) -> None:
+    """Refuse case items of one group on both sides of a split: a score would be of data that was trained on.
 
     An item without `fold` is always trained on and counts as a fold of its own. Items that say
-    `"same_volume": true` are let through: they are parts of the only volume there is.
+    `"same_volume": true` are let through: they are parts of the only volume there is. So are test items
+    without label: nothing is scored on them.
 
     Args:
         items: case items with `case` and `group`, and `fold` where they have one.
+        test: the items of the test section.
         source: what the message names.
 
     Raises:
@@ -97,3 +104,8 @@ def check_groups_do_not_cross(items: Iterable[Mapping[str, Any]], *, source: str
                 f"case {first['case']!r} in fold {first.get('fold')}, {item['case']!r} in {item.get('fold')}"
             )
             refuse(source, expected, got, "give both the same fold")
+    for item in test:
+        if "label" in item and item["group"] in first_of:
+            expected = f"group {item['group']!r} in training or in test, or the test score is no test"
+            got = f"case {first_of[item['group']]['case']!r} in training, {item['case']!r} in test"
+            refuse(source, expected, got, "remove one of the two")

@@ -3,7 +3,7 @@
 | path | read as |
 |---|---|
 | `*.nii`, `*.nii.gz`, `*.hdr` or `*.img` | NIfTI, `volseg.data.nifti` |
-| `*.tif`, `*.tiff`, `*.png`, `*.bmp`, `*.jpg`, `*.jpeg`, `*.gif` | pages, `volseg.data.slice_folder` |
+| `*.tif`, `*.tiff`, `*.png`, `*.bmp`, `*.jpg`, `*.jpeg`, `*.gif`, `*.pgm`, `*.ppm` | pages, `volseg.data.slice_folder` |
 | `*.nrrd`, `*.nhdr`, `*.mha`, `*.mhd` | `volseg.data.itk_formats` |
 | `*.dcm`, `*.ima`, `*.dicom`, or a file with the DICOM mark | `volseg.data.dicom` |
 | a folder | its slices, else its DICOM series, else the slices of its sub-folder `images` |
@@ -33,7 +33,16 @@ from volseg.data.raster import RASTER_SUFFIXES
 from volseg.data.slice_folder import SliceSource, check_spacing, is_junk, open_slices
 from volseg.geometry import Geometry
 
-__all__ = ["VolumeReader", "check_voxels", "read_header", "read_volume", "slice_numbers"]
+__all__ = [
+    "VolumeReader",
+    "check_voxels",
+    "is_folder",
+    "paths_of",
+    "read_header",
+    "read_volume",
+    "refuse_access",
+    "slice_numbers",
+]
 
 _NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
 _ALL_SUFFIXES = (*_NIFTI_SUFFIXES, *RASTER_SUFFIXES, *ITK_SUFFIXES, *DICOM_SUFFIXES)
@@ -86,7 +95,7 @@ class VolumeReader(ImageReader):
     def verify_suffix(self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]) -> bool:
         """Tell whether every name is a folder or has a suffix of this module."""
         return all(
-            Path(name).is_dir() or str(name).lower().endswith(_ALL_SUFFIXES) for name in _paths(filename)
+            Path(name).is_dir() or str(name).lower().endswith(_ALL_SUFFIXES) for name in paths_of(filename)
         )
 
     def read(
@@ -98,7 +107,7 @@ class VolumeReader(ImageReader):
             data: one path, alone or in a sequence.
             kwargs: not used; MONAI's interface asks for it.
         """
-        return _paths(data)
+        return paths_of(data)
 
     def get_data(self, img: Sequence[Path]) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         """Read the volume that `read` noted.
@@ -207,7 +216,7 @@ def _load(
     try:
         voxels = source.read(max_workers)
     except OSError as error:
-        _refuse_access(path, error)
+        refuse_access(path, error)
     return voxels, source.geometry, check_voxels(voxels, path)
 
 
@@ -215,14 +224,10 @@ def _open(path: Path, spacing_mm: Sequence[float] | None, max_bytes: int | None)
     if spacing_mm is not None:
         check_spacing(spacing_mm)
     try:
-        is_folder = _is_folder(path)
-        source = (
-            _open_folder(path, spacing_mm, max_bytes)
-            if is_folder
-            else _open_file(path, spacing_mm, max_bytes)
-        )
+        open_place = _open_folder if is_folder(path) else _open_file
+        source = open_place(path, spacing_mm, max_bytes)
     except OSError as error:
-        _refuse_access(path, error)
+        refuse_access(path, error)
     if spacing_mm is not None and not np.allclose(source.geometry.spacing_mm, spacing_mm, rtol=_SAME_SPACING):
         stated = tuple(round(length, 6) for length in source.geometry.spacing_mm)
         warnings.warn(
@@ -239,7 +244,13 @@ def _path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Tell a folder from a file, without opening either.
+
+    Raises:
+        InputError: for a pipe, socket or device, which could hang, and for a text that is no path.
+        OSError: when nothing is there.
+    """
     try:
         mode = path.stat().st_mode
     except ValueError as error:
@@ -283,11 +294,21 @@ def _open_folder(path: Path, spacing_mm: Sequence[float] | None, max_bytes: int 
     return open_slices(path, spacing_mm, max_bytes)
 
 
-def _paths(data: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]) -> tuple[Path, ...]:
+def paths_of(data: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Return the paths that MONAI hands to a reader, one or several.
+
+    Raises:
+        InputError: for an empty path.
+    """
     return (_path(data),) if isinstance(data, str | os.PathLike) else tuple(_path(name) for name in data)
 
 
-def _refuse_access(path: Path, error: OSError) -> NoReturn:
+def refuse_access(path: Path, error: OSError) -> NoReturn:
+    """Word what the operating system said about a file.
+
+    Raises:
+        InputError: always.
+    """
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         refuse(path, "a file or folder", "a symbolic link to nothing", "restore its target")
     if isinstance(error, FileNotFoundError):

@@ -2,7 +2,10 @@
 
 from volseg.handlers.case_iteration import CaseIteration
 from volseg.handlers.checkpoints import CheckpointHandler, load_threshold
+from volseg.handlers.early_stop import EarlyStop
+from volseg.handlers.field_of_view import FieldOfViewHandler
 from volseg.handlers.guards import EpochSeed, FiniteLoss
+from volseg.handlers.learning_rate import LearningRateSteps
 from volseg.handlers.monitoring import CaseImages, CaseScores, RunScalars, open_writer
 from volseg.handlers.progress import CaseProgress
 from volseg.handlers.score_table import ScoreTable
@@ -13,8 +16,11 @@ __all__ = [
     "CaseProgress",
     "CaseScores",
     "CheckpointHandler",
+    "EarlyStop",
     "EpochSeed",
+    "FieldOfViewHandler",
     "FiniteLoss",
+    "LearningRateSteps",
     "RunScalars",
     "ScoreTable",
     "load_threshold",

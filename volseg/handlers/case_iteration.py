@@ -24,7 +24,8 @@ class CaseIteration:
     case, out of memory included. So is a network output that is not finite, whose argmax is background.
 
     Needs batches of one case from `collate_cases`, and postprocessing that leaves the label map on the
-    image's own grid under "pred"; "probability" and "disagreement" are saved where they are present.
+    image's own grid under "pred", (K, x, y, z) of a volume or (K, H, W) of a picture; "probability" and
+    "disagreement" are saved where they are present.
 
     Args:
         predictions: takes the results and the failures.
@@ -55,14 +56,16 @@ class CaseIteration:
         return output
 
     def _save(self, case: str, pred: torch.Tensor, result: Mapping[str, Any]) -> None:
-        from volseg.data import read_header
+        from volseg.data import picture_geometry, read_header
 
         item = self.predictions.item(case)
-        geometry = read_header(item["image"], spacing_mm=item.get("spacing_mm"))
+        is_picture = pred.ndim == 3
+        geometry_of = picture_geometry if is_picture else read_header
+        geometry = geometry_of(item["image"], spacing_mm=item.get("spacing_mm"))
         extras = {key: result[key] for key in ("probability", "disagreement") if result.get(key) is not None}
         meta = getattr(result.get("image"), "meta", None) or {}
         bad = int(meta.get("non_finite_voxels", 0))
-        self.predictions.save(case, pred, geometry, non_finite_voxels=bad, **extras)
+        self.predictions.save(case, pred, geometry, non_finite_voxels=bad, rows_first=is_picture, **extras)
 
     def _lose(self, engine: Engine, case: str, stage: str, error: Exception | str) -> list[Any]:
         self.predictions.fail(case, stage, error)

@@ -44,7 +44,8 @@ class CheckpointHandler:
         state: further objects with `state_dict()` that a resumed run needs: optimizer, scheduler.
         evaluator: the validation engine, whose `state.metrics` are read after it ran.
         key_metric: name of the metric that decides on the best, larger is better; NaN and infinity never win.
-        sweep: object with `best_threshold` after validation, or None.
+        sweep: object with `best_threshold` after validation. None, or a metric that has no threshold (the
+            most probable of several classes wins), stores none.
         overwrite: start anew over an earlier run in the same folder.
     """
 
@@ -66,7 +67,7 @@ class CheckpointHandler:
         self.key_metric = key_metric
         self.sweep = sweep
         self.overwrite = check_flag("overwrite", overwrite)
-        self.best: dict[str, float] = {"metric": -math.inf, "epoch": 0, "threshold": 0.5}
+        self.best: dict[str, Any] = {"metric": -math.inf, "epoch": 0, "threshold": None}
 
     @property
     def last_file(self) -> Path:
@@ -200,7 +201,8 @@ class CheckpointHandler:
         value = float(value) if is_scalar(value) else math.nan
         if not math.isfinite(value) or value <= self.best["metric"]:
             return False
-        threshold = 0.5 if self.sweep is None else float(self.sweep.best_threshold)
+        threshold = getattr(self.sweep, "best_threshold", None)
+        threshold = None if threshold is None else float(threshold)
         self.best = {"metric": value, "epoch": epoch, "threshold": threshold}
         return True
 
@@ -209,7 +211,7 @@ class CheckpointHandler:
 
 
 def load_threshold(weights: str | Path, *, default: float = 0.5) -> float:
-    """Probability threshold stored beside weights; `default` when none was stored.
+    """Probability threshold stored beside weights; `default` when none was stored or none was chosen.
 
     Args:
         weights: file of the weights; `threshold.json` is looked for in its folder.
@@ -225,7 +227,8 @@ def load_threshold(weights: str | Path, *, default: float = 0.5) -> float:
     remedy = "pass --threshold VALUE"
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        owner, threshold = record["weights_sha256"], check_fraction("threshold", record["threshold"])
+        owner, threshold = record["weights_sha256"], record["threshold"]
+        threshold = default if threshold is None else check_fraction("threshold", threshold)
     except (ValueError, KeyError, TypeError) as error:
         refuse(file, "a threshold between 0 and 1 and the weights_sha256", _first_line(error), remedy)
     if owner != sha256_of(weights):
@@ -268,6 +271,7 @@ def _with_own_settings(item: Any, saved: dict[str, Any]) -> dict[str, Any]:
     arguments = set(inspect.signature(type(item)).parameters) - {
         "last_epoch"
     }  # where it stands is no setting
+    arguments.add("_schedule_phases")  # of OneCycleLR, made from its arguments
     settings = {name: value for name, value in item.state_dict().items() if name in arguments}
     if not settings.keys() <= saved.keys():
         raise KeyError(f"no {type(item).__name__}")

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
+from volseg.checks import check_choice
 from volseg.files import check_writable
-from volseg.reports import plane_pictures
+from volseg.reports import draw_panels, plane_pictures
+from volseg.reports.panels import PanelColours
 
 __all__ = ["CaseImages", "CaseScores", "RunScalars", "open_writer"]
 
@@ -88,25 +90,39 @@ class RunScalars:
 
 
 class CaseImages:
-    """Pictures of the first validation cases across three axes, prediction and truth drawn over the image.
+    """Pictures of the first validation cases: volumes across three axes, 2D cases beside their truth.
 
-    Attach before any handler that drops `engine.state.output`.
+    Attach before any handler that drops `engine.state.output`. A volume has the prediction drawn over it, see
+    `draw_agreement`; a 2D case is shown as image | truth | prediction, see `draw_panels`.
 
     Args:
         writer: from `open_writer`.
-        threshold_of: object with `best_threshold`, or a number; probabilities from it on are drawn.
+        threshold_of: object with `best_threshold` (0.5 where it has none), or a number; probabilities from it
+            on are drawn.
         most_cases: how many cases get pictures.
         classes: more than 1 where a prediction has a probability for each, background first; the most
-            probable is drawn.
+            probable is drawn. A prediction that is a decision already is drawn as it is.
+        colours: of the prediction of a 2D case: "classes", or "errors" against the truth.
+
+    Raises:
+        ValueError: for other colours.
     """
 
     def __init__(
-        self, writer: SummaryWriter, threshold_of: Any = 0.5, *, most_cases: int = 3, classes: int = 1
+        self,
+        writer: SummaryWriter,
+        threshold_of: Any = 0.5,
+        *,
+        most_cases: int = 3,
+        classes: int = 1,
+        colours: PanelColours = "classes",
     ) -> None:
+        check_choice("colours", colours, get_args(PanelColours))
         self.writer = writer
         self.classes = classes
         self.threshold_of = threshold_of
         self.most_cases = most_cases
+        self.colours: PanelColours = colours
         self._drawn = 0
 
     def attach(self, engine: Engine) -> None:
@@ -124,57 +140,84 @@ class CaseImages:
             if self._drawn == self.most_cases:
                 return
             self._drawn += 1
-            image, pred = _volume(item["image"]), self._mask(item["pred"])
-            truth = None if item.get("label") is None else _volume(item["label"])
-            for axis, picture in plane_pictures(image, pred, truth).items():
-                self.writer.add_image(
-                    f"validation_{self._drawn}/across_{axis}", picture, engine.state.epoch, dataformats="HWC"
-                )
+            for name, picture in self._pictures(item).items():
+                tag = f"validation_{self._drawn}/{name}"
+                self.writer.add_image(tag, picture, engine.state.epoch, dataformats="HWC")
 
-    def _mask(self, pred: torch.Tensor) -> npt.NDArray[np.generic]:
+    def _pictures(self, item: Any) -> dict[str, npt.NDArray[np.uint8]]:
+        image, pred = _array(item["image"]), self._labels(item["pred"])
+        truth = None if item.get("label") is None else _array(item["label"])[0]
+        if pred.ndim == 2:
+            return {"picture": draw_panels(image, pred, truth, colours=self.colours)}
+        pictures = plane_pictures(image[0], pred, truth)
+        return {f"across_{axis}": picture for axis, picture in pictures.items()}
+
+    def _labels(self, pred: torch.Tensor) -> npt.NDArray[Any]:
         if 1 < self.classes <= len(pred):
-            return np.asarray(pred[: self.classes].detach().argmax(dim=0).cpu().numpy() > 0)
-        return _volume(pred) >= self._threshold()
+            return _array(pred[: self.classes].argmax(dim=0)).astype(np.uint8)
+        decided = _array(pred)[0]
+        return decided >= self._threshold() if decided.dtype.kind == "f" else decided
 
     def _threshold(self) -> float:
-        chosen = getattr(self.threshold_of, "best_threshold", self.threshold_of)
+        if isinstance(self.threshold_of, int | float):
+            return float(self.threshold_of)
+        chosen = getattr(self.threshold_of, "best_threshold", None)
         return 0.5 if chosen is None else float(chosen)
 
 
 class CaseScores:
-    """Metric of each validation case as a curve of its own; no point where it is undefined.
+    """Metric of each validation case as a curve of its own, and of each class; no point where undefined.
 
-    Of several thresholds the best is shown, of several classes the mean.
+    Of several thresholds the best is shown for a case, and the best of the mean for the classes. Where there
+    are more than `most_cases`, their distribution is shown instead: the lowest, the quartiles, the highest.
 
     Args:
         writer: from `open_writer`.
         name: of the metric, a key of the engine's `state.metric_details`.
+        most_cases: with a curve of their own.
     """
 
-    def __init__(self, writer: SummaryWriter, name: str) -> None:
+    def __init__(self, writer: SummaryWriter, name: str, *, most_cases: int = 20) -> None:
         self.writer = writer
         self.name = name
+        self.most_cases = most_cases
 
     def attach(self, engine: Engine) -> None:
         """Register on the evaluator."""
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Write one value per case."""
+        """Write one value per case, or of their distribution, and one per class where there are several."""
         details = engine.state.metric_details.get(self.name)
         if details is None or not len(details):
             return
-        scores = torch.as_tensor(details).detach().float()
-        of_classes = scores.reshape(len(scores), scores.shape[1] if scores.ndim > 1 else 1, -1).nanmean(dim=1)
-        for number, score in enumerate(of_classes.nan_to_num(-math.inf).amax(dim=1).tolist()):
+        scores = torch.as_tensor(details).detach().cpu().float()
+        scores = scores.reshape(len(scores), scores.shape[1] if scores.ndim > 1 else 1, -1)
+        of_cases = scores.nanmean(dim=1).nan_to_num(-math.inf).amax(dim=1)
+        points = {f"case_{number + 1}": score for number, score in enumerate(of_cases.tolist())}
+        if len(points) > self.most_cases:
+            points = _distribution(of_cases[of_cases.isfinite()])
+        if scores.shape[1] > 1:
+            of_classes = scores.nanmean(dim=0)
+            best = int(of_classes.nanmean(dim=0).nan_to_num(-math.inf).argmax())
+            points |= {f"class_{k + 1}": score for k, score in enumerate(of_classes[:, best].tolist())}
+        for name, score in points.items():
             if math.isfinite(score):
-                self.writer.add_scalar(f"{self.name}/case_{number + 1}", score, engine.state.epoch)
+                self.writer.add_scalar(f"{self.name}/{name}", score, engine.state.epoch)
         self.writer.flush()
 
 
-def _volume(value: torch.Tensor) -> npt.NDArray[Any]:
-    array = value.detach().cpu().numpy()
-    return np.asarray(array[0])
+def _distribution(scores: torch.Tensor) -> dict[str, float]:
+    names = ("lowest", "quartile_1", "median", "quartile_3", "highest")
+    if not len(scores):
+        return {}
+    quantiles = torch.quantile(scores, torch.linspace(0, 1, len(names)))
+    return dict(zip(names, quantiles.tolist(), strict=True))
+
+
+def _array(value: torch.Tensor) -> npt.NDArray[Any]:
+    tensor = value.detach().as_subclass(torch.Tensor).cpu()
+    return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
 
 def _peak_memory_bytes() -> int:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 class ScoreTable:
     """Write `scores.json` and `scores.csv` with a row per case, and log the table, when an evaluation ends.
 
+    A metric of several classes has a column of its mean and one for each class, `<name>_class_1` and so on.
     MONAI's `MetricsSaver` drops a metric whose name it does not find, and writes in place.
 
     Args:
@@ -82,16 +83,19 @@ class ScoreTable:
         missing = [name for name in self.metrics if name not in engine.state.metric_details]
         if missing:
             raise KeyError(f"no details of metric {missing[0]!r}; its handler needs save_details=True")
-        columns = {
-            name: torch.as_tensor(engine.state.metric_details[name]).reshape(len(cases), -1)
-            for name in self.metrics
-        }
+        columns: dict[str, torch.Tensor] = {}
+        for name in self.metrics:
+            details = torch.as_tensor(engine.state.metric_details[name]).reshape(len(cases), -1).double()
+            columns[name] = details.nanmean(dim=1)
+            if details.shape[1] > 1:
+                columns |= {f"{name}_class_{k + 1}": score for k, score in enumerate(details.T)}
         rows = [
-            {"case": case, **{name: float(columns[name][row].float().nanmean()) for name in self.metrics}}
+            {"case": case, **{name: float(scores[row]) for name, scores in columns.items()}}
             for row, case in enumerate(cases)
             if case not in cases[:row]  # with fewer cases than ranks every rank scores all
         ]
-        means = {name: float(engine.state.metrics[name]) for name in self.metrics}
+        means = {name: float(scores.nanmean()) for name, scores in columns.items()}
+        means |= {name: float(engine.state.metrics[name]) for name in self.metrics}
         if not (
             torch.distributed.is_available()
             and torch.distributed.is_initialized()
@@ -102,12 +106,12 @@ class ScoreTable:
     def _write(self, rows: list[dict[str, Any]], means: dict[str, float]) -> None:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         table = io.StringIO()
-        writer = csv.DictWriter(table, ["case", *self.metrics], lineterminator="\n")
+        writer = csv.DictWriter(table, ["case", *means], lineterminator="\n")
         writer.writeheader()
         writer.writerows([*rows, {"case": "mean", **means}])
         write_text(self.output_dir / "scores.csv", table.getvalue(), overwrite=self.overwrite)
         content = {"mean": means, "cases": rows, "settings": self.settings}
         write_json(self.output_dir / "scores.json", content, overwrite=self.overwrite)
         for row in [*rows, {"case": "mean", **means}]:
-            numbers = "  ".join(f"{name} {row[name]:.4f}" for name in self.metrics)
+            numbers = "  ".join(f"{name} {row[name]:.4f}" for name in means)
             logger.info("%-28s %s", row["case"], numbers)

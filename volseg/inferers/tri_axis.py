@@ -35,6 +35,8 @@ class TriAxisInferer(Inferer):
     neither slice stacks nor several axes nor test-time augmentation. Here slices, windows and cases share
     batches, and one accumulator serves all axes and views. An identity network returns the input.
 
+    A picture (B, C, H, W) is a volume of one slice: it needs `axes=(2,)` and `in_slices=1`.
+
     Args:
         in_slices: S, an odd number of neighbouring slices that the network sees; the edge slice is repeated.
         out_slices: M, 1 (the middle slice) or S; overlapping predictions of neighbouring stacks are averaged.
@@ -53,7 +55,8 @@ class TriAxisInferer(Inferer):
         amp: "auto" is bfloat16 where the device has units for it, "off" float32, "bf16" and "fp16" as named.
         channels_last: hand the network its batches in this memory format, which is faster for convolutions.
         outputs: ("mean",), or ("mean", "disagreement") to append the standard deviation between what the axes
-            say alone, as K more channels and without further calls of the network.
+            say alone, or with one axis its views, as K more channels and without further calls of the
+            network.
 
     Raises:
         ValueError: when an argument has no meaning; the message names the remedy.
@@ -118,8 +121,8 @@ class TriAxisInferer(Inferer):
             kwargs: passed to the network.
 
         Raises:
-            ValueError: when the input is neither, pictures meet other axes than (2,), or the network returns
-                another shape.
+            ValueError: when the input is neither, pictures meet other axes than (2,) or several slices, or
+                the network returns another shape.
             TypeError: when the network returns no tensor.
         """
         is_picture = inputs.ndim == 4
@@ -128,8 +131,11 @@ class TriAxisInferer(Inferer):
                 f"the input must be volumes (B, C, D0, D1, D2) or pictures (B, C, H, W), "
                 f"got shape {tuple(inputs.shape)}"
             )
-        if is_picture and self.axes != (2,):
-            raise ValueError(f"axes must be (2,) for pictures (B, C, H, W), got {self.axes}")
+        if is_picture and (self.axes != (2,) or self.in_slices != 1):
+            raise ValueError(
+                f"axes must be (2,) for pictures (B, C, H, W) and in_slices 1, got {self.axes} and "
+                f"{self.in_slices} for shape {tuple(inputs.shape)}; give a volume five axes"
+            )
         plain = inputs.as_subclass(torch.Tensor)
         plain = plain.unsqueeze(-1) if is_picture else plain
         with torch.no_grad(), autocast_for(self.amp, plain.device):
@@ -162,9 +168,28 @@ class _Run:
             if inferer.fusion == "logit_mean":
                 activate_(accumulator.values, inferer.activation)
             return accumulator.values
+        if inferer.has_disagreement and len(inferer.axes) == 1:
+            return self._fuse_views(accumulator)
         fusion = AxisFusion(inferer.fusion, inferer.activation, has_disagreement=inferer.has_disagreement)
         for axis, weight in zip(inferer.axes, inferer.weights, strict=True):
             fusion.add(self._axis_map(axis, accumulator), weight)
+        return fusion.result()
+
+    def _fuse_views(self, accumulator: ArrayAccumulator) -> torch.Tensor:
+        """Fused prediction of one axis, and the disagreement of its views, each kept apart."""
+        inferer = self.inferer
+        (axis,), views = inferer.axes, inferer.views
+        is_of_masks = inferer.fusion in ("union", "vote")
+        within: Fusion = "union" if is_of_masks else "mean"
+        within = "logit_mean" if inferer.fusion == "logit_mean" else within
+        fusion = AxisFusion(within, inferer.activation, has_disagreement=True)
+        for view in views:
+            accumulator.clear()
+            self._add_views(axis, (view,), 1.0, accumulator)
+            seen = accumulator.values
+            if is_of_masks:
+                seen.copy_(seen >= inferer.threshold)
+            fusion.add(seen, 1.0 / len(views))
         return fusion.result()
 
     def _axis_map(self, axis: int, accumulator: ArrayAccumulator) -> torch.Tensor:

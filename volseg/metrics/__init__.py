@@ -14,6 +14,7 @@ from volseg.metrics.dice import DiceMetric, compute_dice
 from volseg.metrics.field_of_view import FieldOfViewMetric, FieldOfViewScores, compute_field_of_view_scores
 from volseg.metrics.iou import IoUMetric, compute_iou
 from volseg.metrics.lesions import LesionCounts, LesionF1Metric, compute_lesion_counts, compute_lesion_f1
+from volseg.metrics.overlap import OverlapCounts, OverlapMetric, compute_overlap_sweep
 from volseg.metrics.presets import PRESETS, PresetReport, ScoredCase, score_preset
 from volseg.metrics.structures import StructureMetric
 from volseg.metrics.surface_area import compute_surface_area_table
@@ -34,6 +35,8 @@ __all__ = [
     "IoUMetric",
     "LesionCounts",
     "LesionF1Metric",
+    "OverlapCounts",
+    "OverlapMetric",
     "PresetReport",
     "ScoredCase",
     "StructureMetric",
@@ -51,6 +54,7 @@ __all__ = [
     "compute_iou",
     "compute_lesion_counts",
     "compute_lesion_f1",
+    "compute_overlap_sweep",
     "compute_surface_area_table",
     "compute_surface_dice",
     "compute_surface_dice_sweep",

@@ -21,13 +21,25 @@ class ConfusionMetric(CumulativeIterationMetric):
     MONAI's `ConfusionMatrixMetric` is one-against-rest per case; pooling weighs a case by its voxels, so
     that a missed small case hardly shows: read it beside `DiceMetric`, which counts missed structures.
 
-    `y_pred` is (B, K, ...) with the class of the largest channel, or (B, 1, ...) class indices; `y` is (B,
-    1, ...) class indices, of which 255 is left out.
+    `y_pred` is (B, K, ...), of which the largest channel decides (probabilities, logits or one-hot), or (B,
+    1, ...) class indices; `y` is (B, 1, ...) class indices, of which 255 is left out. There is no threshold,
+    so that weights chosen by this metric are stored without one. Under `torch.distributed` the voxels of
+    all ranks are pooled.
 
     Args:
         measure: see `compute_confusion_measure`.
         classes: number of classes with the background, 2 for a mask.
         beta: weight of the recall in "f_beta".
+
+    Attributes:
+        per_class: after `aggregate`, (K,) IoU of each class in the pooled matrix, background first.
+
+    Example:
+        >>> metric = ConfusionMetric("mean_iou", classes=3)
+        >>> softmax = torch.tensor([[[[0.7, 0.1]], [[0.2, 0.3]], [[0.1, 0.6]]]])
+        >>> _ = metric(softmax, torch.tensor([[[[0, 2]]]]))
+        >>> metric.aggregate().item()
+        1.0
     """
 
     def __init__(
@@ -38,19 +50,45 @@ class ConfusionMetric(CumulativeIterationMetric):
         self.classes = classes
         self.beta = beta
         compute_confusion_measure(torch.eye(classes), measure, beta=beta)  # refuses what is unknown
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all cases and the results of the last `aggregate`."""
+        super().reset()
+        self.per_class: torch.Tensor | None = None
+
+    def get_buffer(self) -> torch.Tensor | None:
+        """The measure (N, 1) of each case alone, from all ranks; None before the first."""
+        matrices = super().get_buffer()
+        if matrices is None:
+            return None
+        return torch.tensor([[self._measure_of(matrix)] for matrix in matrices], device=matrices.device)
 
     def aggregate(self) -> torch.Tensor:
-        """The measure as a scalar tensor, nan where it is undefined.
+        """The measure of the pooled matrix as a scalar tensor, nan where undefined; also sets the attributes.
 
         Raises:
             ValueError: before any case was scored.
         """
-        matrices = self.get_buffer()
+        matrices = super().get_buffer()
         if matrices is None:
             raise ValueError("ConfusionMetric has scored no case yet; call it with y_pred and y first")
-        return torch.tensor(compute_confusion_measure(matrices.sum(dim=0), self.measure, beta=self.beta))
+        pooled = matrices.sum(dim=0)
+        right = pooled.diagonal()
+        self.per_class = right.double() / (pooled.sum(dim=0) + pooled.sum(dim=1) - right)
+        return torch.tensor(self._measure_of(pooled), device=matrices.device)
+
+    def _measure_of(self, matrix: torch.Tensor) -> float:
+        return compute_confusion_measure(matrix, self.measure, beta=self.beta)
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **_: Any) -> torch.Tensor:
+        if y_pred.shape[1] not in (1, self.classes):
+            raise ValueError(
+                f"y_pred must have {self.classes} channels, or 1 of class indices, got {y_pred.shape[1]}; "
+                "check `classes`"
+            )
+        if y_pred.is_floating_point() and bool(y_pred.isnan().any()):
+            raise ValueError("y_pred holds NaN, of which no class is the largest; look for NaN in the images")
         indices = y_pred if y_pred.shape[1] == 1 else y_pred.argmax(dim=1, keepdim=True)
         pairs = zip(indices, y, strict=True)
         return torch.stack([compute_confusion_matrix(*pair, classes=self.classes) for pair in pairs])

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from volseg.metrics.structures import StructureMetric, mask_pair_of
+from volseg.metrics.overlap import OverlapCounts, OverlapMetric
+from volseg.metrics.structures import mask_pair_of
 
 __all__ = ["DiceMetric", "compute_dice"]
 
 
-class DiceMetric(StructureMetric):
-    """Mean Dice over structures, see `StructureMetric`.
+class DiceMetric(OverlapMetric):
+    """Mean Dice over structures, or at the best of several thresholds; see `OverlapMetric`.
 
     MONAI's `DiceMetric` gives nan where the truth is empty, whatever is predicted, so that a false alarm is
     free; here it scores `spurious_value`, and missed and spurious structures are counted.
@@ -23,7 +24,14 @@ class DiceMetric(StructureMetric):
         empty_value: score of two empty masks: nan (left out) or 1 (the ultrasound nerve challenge).
         spurious_value: score of a prediction where nothing is; nan leaves it out as MONAI and the AI
             Challenger do.
+        thresholds: 1 to 255 rising numbers in (0, 1], to score probabilities; None for masks.
         include_background: score channel 0 too, where there is more than one.
+
+    Example:
+        >>> metric = DiceMetric(empty_value=1.0, thresholds=[0.25, 0.5, 0.75])
+        >>> _ = metric(torch.tensor([[[[0.6, 0.3]]], [[[0.4, 0.0]]]]), torch.tensor([[[[1, 0]]], [[[0, 0]]]]))
+        >>> metric.aggregate().item(), metric.best_threshold
+        (1.0, 0.5)
     """
 
     def __init__(
@@ -31,15 +39,18 @@ class DiceMetric(StructureMetric):
         empty_value: float = math.nan,
         spurious_value: float = 0.0,
         *,
+        thresholds: Sequence[float] | None = None,
         include_background: bool = False,
     ) -> None:
-        super().__init__(include_background=include_background)
+        super().__init__(thresholds, include_background=include_background)
         self.empty_value = empty_value
         self.spurious_value = spurious_value
 
-    def score(self, pred: torch.Tensor, truth: torch.Tensor, spacing_mm: Sequence[float]) -> float:
-        """Dice of one structure; a missed one scores 0."""
-        return compute_dice(pred, truth, empty_value=self.empty_value, spurious_value=self.spurious_value)
+    def score_counts(self, counts: OverlapCounts) -> torch.Tensor:
+        """Dice of one structure at each threshold; a missed one scores 0."""
+        score = 2.0 * counts.hit.double() / (counts.pred + counts.truth)
+        score = score.where(counts.truth > 0, self.spurious_value)
+        return score.where(counts.pred + counts.truth > 0, self.empty_value)
 
 
 def compute_dice(

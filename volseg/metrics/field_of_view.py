@@ -49,13 +49,19 @@ class FieldOfViewMetric(CumulativeIterationMetric):
         self.means: FieldOfViewScores | None = None
         self.undefined_count = 0
 
+    def get_buffer(self) -> torch.Tensor | None:
+        """The score (N, 1) of all images on all ranks; None before the first."""
+        scores = super().get_buffer()
+        column = FieldOfViewScores._fields.index(self.score)
+        return None if scores is None else scores[:, column : column + 1]
+
     def aggregate(self) -> torch.Tensor:
         """Mean score as a scalar tensor; also sets the attributes.
 
         Raises:
             ValueError: before any image was scored.
         """
-        scores = self.get_buffer()
+        scores = super().get_buffer()
         if scores is None:
             raise ValueError("FieldOfViewMetric has scored no image yet; call it with y_pred and y first")
         means = scores.nanmean(dim=0)

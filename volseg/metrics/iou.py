@@ -8,29 +8,38 @@ from typing import Any
 
 import torch
 
-from volseg.metrics.structures import StructureMetric, mask_pair_of
+from volseg.metrics.overlap import OverlapCounts, OverlapMetric
+from volseg.metrics.structures import mask_pair_of
 
 __all__ = ["IoUMetric", "compute_iou"]
 
 
-class IoUMetric(StructureMetric):
-    """Mean intersection over union of structures, see `StructureMetric`; of single images, not pooled.
+class IoUMetric(OverlapMetric):
+    """Mean intersection over union of structures, or at the best of several thresholds; see `OverlapMetric`.
 
-    MONAI's `MeanIoU` gives nan where the truth is empty, whatever is predicted. `ConfusionMetric` pools all
-    voxels.
+    It is that of single images, not pooled: `ConfusionMetric` pools all voxels. MONAI's `MeanIoU` gives nan
+    where the truth is empty, whatever is predicted.
 
     Args:
         empty_value: score of two empty masks.
+        thresholds: 1 to 255 rising numbers in (0, 1], to score probabilities; None for masks.
         include_background: score channel 0 too, where there is more than one.
     """
 
-    def __init__(self, empty_value: float = math.nan, *, include_background: bool = False) -> None:
-        super().__init__(include_background=include_background)
+    def __init__(
+        self,
+        empty_value: float = math.nan,
+        *,
+        thresholds: Sequence[float] | None = None,
+        include_background: bool = False,
+    ) -> None:
+        super().__init__(thresholds, include_background=include_background)
         self.empty_value = empty_value
 
-    def score(self, pred: torch.Tensor, truth: torch.Tensor, spacing_mm: Sequence[float]) -> float:
-        """IoU of one structure; a missed or spurious one scores 0."""
-        return compute_iou(pred, truth, empty_value=self.empty_value)
+    def score_counts(self, counts: OverlapCounts) -> torch.Tensor:
+        """IoU of one structure at each threshold; a missed or spurious one scores 0."""
+        union = counts.pred + counts.truth - counts.hit
+        return (counts.hit.double() / union).where(union > 0, self.empty_value)
 
 
 def compute_iou(pred: Any, truth: Any, *, empty_value: float = math.nan) -> float:

@@ -11,7 +11,14 @@ from monai.metrics import CumulativeIterationMetric
 from volseg.geometry import spacing_of
 from volseg.metrics.neighbour_codes import IGNORE
 
-__all__ = ["StructureMetric", "mask_pair_of", "mean_over_cases", "spacing_of_case", "structures_of"]
+__all__ = [
+    "StructureMetric",
+    "mask_pair_of",
+    "mask_tensor",
+    "mean_over_cases",
+    "spacing_of_case",
+    "structures_of",
+]
 
 
 class StructureMetric(CumulativeIterationMetric):
@@ -73,15 +80,22 @@ class StructureMetric(CumulativeIterationMetric):
         Raises:
             ValueError: before any case was scored.
         """
+        scores, in_pred, in_truth = self._gathered()
+        self._note(scores, in_pred, in_truth)
+        return mean_over_cases(scores)
+
+    def _gathered(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         buffers = super().get_buffer()
         if buffers is None:
             raise ValueError(f"{type(self).__name__} has scored no case yet; call it with y_pred and y first")
         scores, in_pred, in_truth = buffers
+        return scores, in_pred, in_truth
+
+    def _note(self, scores: torch.Tensor, in_pred: torch.Tensor, in_truth: torch.Tensor) -> None:
         self.per_class = scores.nanmean(dim=0)
         self.missed_count = int((in_truth & ~in_pred).sum())
         self.spurious_count = int((in_pred & ~in_truth).sum())
         self.undefined_count = int(scores.isnan().sum())
-        return mean_over_cases(scores)
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **_: Any) -> list[torch.Tensor]:
         rows = []
@@ -154,10 +168,23 @@ def mask_pair_of(pred: Any, truth: Any) -> tuple[torch.Tensor, torch.Tensor]:
     if tensors[0].shape != tensors[1].shape:
         shapes = f"{tuple(tensors[0].shape)} and {tuple(tensors[1].shape)}"
         raise ValueError(f"pred and truth must have one shape, got {shapes}; bring them onto one grid")
-    for name, tensor in zip(("pred", "truth"), tensors, strict=True):
-        if tensor.is_floating_point() and not torch.isin(tensor, torch.tensor([0, 1]).to(tensor)).all():
-            raise ValueError(f"{name} must be a mask of 0 and 1, got values between; threshold it first")
-    return tensors[0] != 0, tensors[1] != 0
+    return mask_tensor("pred", tensors[0]), mask_tensor("truth", tensors[1])
+
+
+def mask_tensor(name: str, mask: Any) -> torch.Tensor:
+    """View a mask, array or tensor, as a boolean tensor.
+
+    Args:
+        name: what the message calls it.
+        mask: any shape, non-zero is foreground.
+
+    Raises:
+        ValueError: when it holds NaN or a value between 0 and 1.
+    """
+    tensor = torch.as_tensor(mask).as_subclass(torch.Tensor)
+    if tensor.is_floating_point() and not torch.isin(tensor, torch.tensor([0, 1]).to(tensor)).all():
+        raise ValueError(f"{name} must be a mask of 0 and 1, got values between; threshold it first")
+    return tensor != 0
 
 
 def spacing_of_case(

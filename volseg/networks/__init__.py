@@ -7,6 +7,8 @@ from volseg.networks.pretrained_encoder import FlexibleUNetStack, SmpStack, load
 from volseg.networks.slice_stack_unet import SliceStackUNet
 from volseg.networks.stack_unet_3d import StackUNet3D
 from volseg.networks.unet_plus_plus import UNetPlusPlus
+from volseg.networks.vgg16_fcn import Vgg16Fcn
+from volseg.networks.vgg16_weights import load_vgg16_weights
 from volseg.networks.weights import load_weights
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "SmpStack",
     "StackUNet3D",
     "UNetPlusPlus",
+    "Vgg16Fcn",
     "load_encoder_weights",
+    "load_vgg16_weights",
     "load_weights",
 ]

@@ -13,7 +13,17 @@ from scipy import ndimage
 from volseg.checks import check_positive
 from volseg.files import write_atomically
 
-__all__ = ["AGREEMENT_COLOURS", "draw_agreement", "plane_pictures", "tile", "write_gif", "write_png"]
+__all__ = [
+    "AGREEMENT_COLOURS",
+    "agreement_regions",
+    "draw_agreement",
+    "nearest_on_grid",
+    "plane_pictures",
+    "tile",
+    "windowed",
+    "write_gif",
+    "write_png",
+]
 
 Picture = npt.NDArray[np.uint8]
 
@@ -21,8 +31,10 @@ AGREEMENT_COLOURS: Mapping[str, tuple[int, int, int]] = {
     "true positive": (160, 32, 240),
     "false negative": (255, 215, 0),
     "false positive": (0, 200, 80),
+    "wrong class": (255, 110, 20),
 }
-"""Purple where truth and prediction agree, yellow where vessel was missed, green where it was invented."""
+"""Purple where truth and prediction agree, yellow where something was missed, green where it was invented,
+orange where it was taken for something else."""
 
 
 def draw_agreement(
@@ -36,30 +48,46 @@ def draw_agreement(
 
     Args:
         image: (x, y) slice, any range; shown between its 1st and 99th percentile.
-        pred: (x, y) mask; every non-zero value counts.
+        pred: (x, y) class indices, or a boolean mask, which is right for every class.
         truth: (x, y) class indices, 255 where nobody labelled; without it the prediction is outlined.
         opacity: of the colours.
 
     Returns:
         (rows, columns, 3) uint8 picture, y down and x to the right, as a viewer shows the slice.
     """
-    grey = _windowed(np.asarray(image, dtype=np.float32))
+    grey = windowed(np.asarray(image, dtype=np.float32))
     picture = np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
     found = np.asarray(pred) > 0
     if truth is None:
         regions = {"true positive": found & ~ndimage.binary_erosion(found)}
         opacity = 1.0
     else:
-        real = (np.asarray(truth) > 0) & (np.asarray(truth) != 255)
-        known = np.asarray(truth) != 255
-        regions = {
-            "true positive": found & real,
-            "false negative": ~found & real,
-            "false positive": found & ~real & known,
-        }
+        regions = agreement_regions(pred, truth)
     for name, region in regions.items():
         picture[region] = (1 - opacity) * picture[region] + opacity * np.array(AGREEMENT_COLOURS[name])
     return picture.round().astype(np.uint8).transpose(1, 0, 2)
+
+
+def agreement_regions(
+    pred: npt.NDArray[np.generic], truth: npt.NDArray[np.generic]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Where prediction and truth agree and where not, by the names of `AGREEMENT_COLOURS`.
+
+    Args:
+        pred: class indices of any shape, or a boolean mask, which is right for every class.
+        truth: the same of the same shape; 255, where nobody labelled, is in no region.
+    """
+    given, true = np.asarray(pred), np.asarray(truth)
+    found, known = given > 0, true != 255
+    real = (true > 0) & known
+    has_classes = np.bool_ not in (given.dtype, true.dtype)
+    confused = found & real & (given != true) & has_classes
+    return {
+        "true positive": found & real & ~confused,
+        "false negative": ~found & real,
+        "false positive": found & ~real & known,
+        "wrong class": confused,
+    }
 
 
 def plane_pictures(
@@ -70,8 +98,9 @@ def plane_pictures(
     """One picture across each axis, through the plane that holds most of the truth (or of the prediction).
 
     Args:
-        image: (x, y, z) volume, or an (x, y) picture, which is seen across z alone.
-        pred: mask of the same shape.
+        image: (x, y, z) volume, or an (x, y) picture, which is seen across z alone. A volume of another size
+            than `pred`, resampled for the network, is shown on its grid.
+        pred: class indices or boolean mask of the same shape.
         truth: class indices of the same shape, 255 where nobody labelled; or None.
 
     Returns:
@@ -82,6 +111,7 @@ def plane_pictures(
     reference = (
         np.asarray(pred) > 0 if truth is None else (np.asarray(truth) > 0) & (np.asarray(truth) != 255)
     )
+    image = nearest_on_grid(np.asarray(image), reference.shape)
     pictures = {}
     for axis, name in enumerate("xyz"):
         amount = np.count_nonzero(reference, axis=tuple(other for other in range(3) if other != axis))
@@ -130,8 +160,23 @@ def write_gif(
     write_atomically(Path(path), save, overwrite=overwrite)
 
 
-def _windowed(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def windowed(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Stretch an image of any shape to 0 to 255 between its 1st and 99th percentile; NaN becomes 0."""
     finite = image[np.isfinite(image)]
     low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
     span = high - low if high > low else 1.0
     return np.nan_to_num((np.clip(image, low, high) - low) / span * 255).astype(np.float32)
+
+
+def nearest_on_grid(image: npt.NDArray[np.generic], shape: Sequence[int]) -> npt.NDArray[np.generic]:
+    """The nearest voxel of an image for each voxel of a grid of another size over the same place.
+
+    Example:
+        >>> nearest_on_grid(np.array([10, 20, 30]), (6,)).tolist()
+        [10, 10, 20, 20, 30, 30]
+    """
+    for axis, size in enumerate(shape):
+        if image.shape[axis] != size:
+            places = (np.arange(size) + 0.5) * image.shape[axis] / size
+            image = np.take(image, places.astype(np.intp), axis=axis)
+    return image

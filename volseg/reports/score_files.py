@@ -44,6 +44,7 @@ class MaskPair:
         view: field of view, or None.
         spacing_mm: edge lengths that a datalist states, or None.
         labelled_range: first and end slice of the image that the truth labels, or None.
+        label_rule: how the truth's values or colours become classes as a datalist states it, or None.
     """
 
     case: str
@@ -54,6 +55,7 @@ class MaskPair:
     view: Path | None = None
     spacing_mm: tuple[float, ...] | None = None
     labelled_range: tuple[int, int] | None = None
+    label_rule: str | Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,10 @@ def _group_in(case: str, pattern: str) -> str:
 
 
 def _stated(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(item[key]) for key in ("spacing_mm", "labelled_range") if item.get(key) is not None}
+    stated = {key: tuple(item[key]) for key in ("spacing_mm", "labelled_range") if item.get(key) is not None}
+    if len(stated.get("spacing_mm", ())) == 2:  # of a picture, which is one slice here
+        stated["spacing_mm"] += (1.0,)
+    return stated if item.get("label_rule") is None else {**stated, "label_rule": item["label_rule"]}
 
 
 def _few(names: Collection[str]) -> str:

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from volseg.checks import refuse
-from volseg.data import read_header, read_volume
+from volseg.data import picture_geometry, read_header, read_picture, read_volume
 from volseg.data.raster import RASTER_SUFFIXES
 from volseg.geometry import Geometry
 from volseg.reports.score_files import MaskPair
+from volseg.transforms.label_rules import classes_by_rule, is_by_colour
 
 __all__ = ["CaseGrid", "LabelRule", "grid_of", "read_on_grid", "read_truth", "slabs_of"]
 
@@ -134,7 +135,8 @@ def grid_of(pair: MaskPair, spacing_mm: tuple[float, ...] | None) -> CaseGrid:
     Raises:
         InputError: naming the file that describes another grid.
     """
-    geometry = read_header(pair.truth)
+    has_colours = pair.label_rule is not None and is_by_colour(pair.label_rule)
+    geometry = picture_geometry(pair.truth) if has_colours else read_header(pair.truth)
     stated = geometry if geometry.spacing_is_known else read_header(pair.pred)
     edges = spacing_mm or (None if geometry.spacing_is_known else pair.spacing_mm)
     if spacing_mm is not None and geometry.spacing_is_known:
@@ -154,14 +156,21 @@ def grid_of(pair: MaskPair, spacing_mm: tuple[float, ...] | None) -> CaseGrid:
 def read_truth(pair: MaskPair, rule: LabelRule, grid: CaseGrid) -> _Array:
     """Read the truth of a case as class indices of the labelled slices.
 
+    The rule that a datalist states for the case goes before `rule`.
+
     Raises:
         InputError: naming the file, for what is wrong with it.
     """
+    if pair.label_rule is not None and is_by_colour(pair.label_rule):
+        colours = np.moveaxis(read_picture(pair.truth, "rgb"), -1, 0)
+        return classes_by_rule(colours, pair.label_rule, str(pair.truth))[0].T[..., None]
     array, _ = read_volume(pair.truth)
     if grid.labelled_range is not None and array.shape != grid.geometry.shape:
         array = array[..., slice(*grid.labelled_range)]
     if array.shape != grid.geometry.shape:
         _refuse_shape(pair.truth, array.shape, pair.truth, grid.geometry.shape)
+    if pair.label_rule is not None:
+        return classes_by_rule(array[None], pair.label_rule, str(pair.truth))[0]
     return rule.indices(array, pair.truth)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from volseg.transforms.decide import DecideLabelsd
+from volseg.transforms.field_of_view import FieldOfViewd
 from volseg.transforms.foreground import ForegroundIndicesd
 from volseg.transforms.intensity import IntensityStatisticsd, NormalizeByStatisticsd
 from volseg.transforms.labels import IGNORE, MapLabelsd, MaskUnlabelledd, PlaceSparseLabeld
 from volseg.transforms.paired import CheckPaird
 from volseg.transforms.rand_slice_stack import RandSliceStackd
+from volseg.transforms.size import MatchSized
 from volseg.transforms.slice_stack import stack_slices, unstack_slices
 from volseg.transforms.spacing import AssignSpacingd, MatchSpacingd, RestoreShaped
 
@@ -16,10 +18,12 @@ __all__ = [
     "AssignSpacingd",
     "CheckPaird",
     "DecideLabelsd",
+    "FieldOfViewd",
     "ForegroundIndicesd",
     "IntensityStatisticsd",
     "MapLabelsd",
     "MaskUnlabelledd",
+    "MatchSized",
     "MatchSpacingd",
     "NormalizeByStatisticsd",
     "PlaceSparseLabeld",

@@ -30,6 +30,7 @@ class IntensityStatisticsd(MapTransform):
         keys: image keys.
         lower: percentile that `NormalizeByStatisticsd` clips at from below.
         upper: percentile that it clips at from above.
+        channel_wise: whether each channel has its own, as red, green and blue need; else all share them.
         allow_missing_keys: skip a key that the item lacks.
 
     Raises:
@@ -42,6 +43,7 @@ class IntensityStatisticsd(MapTransform):
         lower: float = 0.1,
         upper: float = 99.9,
         *,
+        channel_wise: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -49,12 +51,16 @@ class IntensityStatisticsd(MapTransform):
             raise ValueError(f"percentiles must satisfy 0 <= lower < upper <= 100, got {lower} and {upper}")
         self.lower = lower
         self.upper = upper
+        self.channel_wise = channel_wise
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with one more float32 tensor (lower, upper, mean, std) per key."""
+        """Return the item with a float32 tensor per key, (lower, upper, mean, std) or (C, 4) of them."""
         item = dict(data)
         for key in self.key_iterator(item):
-            statistics = intensity_statistics(bare_array(item[key]), self.lower, self.upper)
+            array = bare_array(item[key])
+            parts = array if self.channel_wise else array[None]
+            each = [intensity_statistics(part, self.lower, self.upper) for part in parts]
+            statistics = np.stack(each) if self.channel_wise else each[0]
             item[f"{key}_statistics"] = torch.from_numpy(statistics)
         return item
 
@@ -92,18 +98,26 @@ class NormalizeByStatisticsd(MapTransform):
         """Return the item with new float32 images; slab by slab, so that memory peaks at the result.
 
         Raises:
-            ValueError: when the statistics are missing.
+            ValueError: when the statistics are missing, or of another number of channels.
         """
         item = dict(data)
         for key in self.key_iterator(item):
             if f"{key}_statistics" not in item:
                 remedy = "put IntensityStatisticsd before NormalizeByStatisticsd"
                 raise ValueError(f"{name_of(item, key)}: expected {key}_statistics, got none; {remedy}")
-            lower, upper, mean, std = (float(value) for value in item[f"{key}_statistics"])
             array = bare_array(item[key])
+            statistics = torch.as_tensor(item[f"{key}_statistics"]).reshape(-1, 4).tolist()
+            if len(statistics) not in (1, len(array)):
+                got = f"{len(statistics)} rows of {key}_statistics for {len(array)} channels"
+                raise ValueError(
+                    f"{name_of(item, key)}: expected one per channel, got {got}; measure it anew"
+                )
             normal = torch.empty(array.shape, dtype=torch.float32)
-            for rows, part in slabs(array):
-                normal[:, rows] = self._normalized(part, lower, upper, (mean, std))
+            channels = np.array_split(np.arange(len(array)), len(statistics))
+            for chosen, (lower, upper, *scale) in zip(channels, statistics, strict=True):
+                first, end = int(chosen[0]), int(chosen[-1]) + 1
+                for rows, part in slabs(array[first:end]):
+                    normal[first:end, rows] = self._normalized(part, lower, upper, (scale[0], scale[1]))
             item[key] = replaced_array(item[key], normal)
         return item
 

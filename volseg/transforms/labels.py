@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from volseg.checks import InputError, check_fraction, refuse
-from volseg.transforms.volume import Array, bare_array, name_of, replaced_array, shape_text, slabs
+from volseg.transforms.label_rules import LabelRule, check_rule, classes_by_rule
+from volseg.transforms.volume import bare_array, name_of, replaced_array, shape_text
 
 __all__ = ["IGNORE", "MapLabelsd", "MaskUnlabelledd", "PlaceSparseLabeld"]
 
@@ -20,53 +21,56 @@ IGNORE = 255
 
 
 class MapLabelsd(MapTransform):
-    """Map the values of a label file to class indices, refusing every value that no rule names.
+    """Map the values or colours of a label file to class indices, refusing what no rule names.
 
-    MONAI's `MapLabelValued` passes unknown values through, so that 0/255 masks reach a sigmoid loss.
+    MONAI's `MapLabelValued` passes unknown values through, so that 0/255 masks reach a sigmoid loss. A rule
+    is one of
+
+    - "binary": files of 0 and 1 or of 0 and 255.
+    - "nonzero": foreground is what is not 0, for masks whose edges are grey.
+    - "above:127": foreground is what is brighter than 127, for masks stored as JPEG.
+    - values to class indices, for instance `{0: 0, 255: 1, 191: 2, 128: 3}` (keys may be strings, as in
+      JSON).
+    - colours to class indices, `{"#ff0000": 1, "#00ff00": 2}`; black is 0. (3, H, W) becomes (1, H, W).
 
     Args:
         keys: label keys.
-        values: value in the file to class index, for instance `{0: 0, 255: 1, 191: 2, 128: 3}` (keys may be
-            strings, as in JSON), or "binary" for files of 0 and 1 or of 0 and 255.
+        values: the rule; None is "binary", or "nonzero" with a `rule_key`.
+        rule_key: key under which an item states its own rule, which goes before `values`.
         require_foreground: refuse a label without any foreground.
         allow_missing_keys: skip a key that the item lacks.
 
     Raises:
-        ValueError: when a class index lies outside 0..255.
+        ValueError: for another rule, or a class index outside 0..255.
     """
 
     def __init__(
         self,
         keys: KeysCollection = "label",
-        values: Mapping[int, int] | Mapping[str, int] | Literal["binary"] = "binary",
+        values: Mapping[int, int] | Mapping[str, int] | str | None = None,
         *,
+        rule_key: str | None = None,
         require_foreground: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if isinstance(values, str) and values != "binary":
-            raise ValueError(
-                f'values must be a mapping or "binary", got {values!r}; write {{"0": 0, "255": 1}}'
-            )
-        rules = {} if isinstance(values, str) else {int(value): int(index) for value, index in values.items()}
-        if any(not 0 <= index <= 255 for index in rules.values()):
-            raise ValueError(f"class indices must lie between 0 and 255, got {sorted(rules.values())}")
-        self.rules = rules
+        default = "binary" if rule_key is None else "nonzero"
+        self.rule = check_rule("values", default if values is None else values)
+        self.rule_key = rule_key
         self.require_foreground = require_foreground
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with uint8 class indices, and `IGNORE` where a rule says so.
 
         Raises:
-            InputError: for a value without a rule, negative, fractional or NaN values, and empty labels if
-                refused.
+            InputError: for a value or colour without a rule, a rule of the item that is none, negative,
+                fractional or NaN values, and empty labels if refused.
         """
         item = dict(data)
+        rule = self._rule_of(item)
         for key in self.key_iterator(item):
-            array = bare_array(item[key])
             name = name_of(item, key)
-            found = _values_in(array, name)
-            mapped = _mapped(array, self._rules_for(found, name))
+            mapped = classes_by_rule(bare_array(item[key]), rule, name)
             if self.require_foreground and not ((mapped > 0) & (mapped != IGNORE)).any():
                 refuse(
                     name, "some foreground", "an empty label", "remove the case from training, or annotate it"
@@ -74,14 +78,14 @@ class MapLabelsd(MapTransform):
             item[key] = replaced_array(item[key], mapped)
         return item
 
-    def _rules_for(self, found: list[int], name: str) -> dict[int, int]:
-        rules = self.rules or ({0: 0, 255: 1} if 255 in found else {0: 0, 1: 1})
-        unknown = [value for value in found if value not in rules]
-        if unknown:
-            listed = ", ".join(str(value) for value in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-            expected = f"label values {', '.join(str(value) for value in sorted(rules))}"
-            refuse(name, expected, listed, "add a rule to the label values, or repair the file")
-        return rules
+    def _rule_of(self, item: Mapping[Hashable, Any]) -> LabelRule:
+        stated = None if self.rule_key is None else item.get(self.rule_key)
+        if stated is None:
+            return self.rule
+        try:
+            return check_rule(str(self.rule_key), stated)
+        except ValueError as error:
+            raise InputError(f"{item.get('case', 'a case')}: {error}; correct the datalist") from None
 
 
 class PlaceSparseLabeld(MapTransform):
@@ -182,34 +186,6 @@ def refuse_shape(
     remedy = "labels must not be transposed" if is_transposed else "a label needs one voxel per image voxel"
     message = f"{shape_text(got)}, but its image is {shape_text(expected)}; {remedy}"
     raise InputError(f"{name_of(item, label_key)}: {message}")
-
-
-def _values_in(array: Array, name: str) -> list[int]:
-    found: set[int] = set()
-    remedy = "labels are whole class numbers from 0 up; repair the file"
-    for _, part in slabs(array):
-        if array.dtype.kind == "f":
-            if not np.isfinite(part).all():
-                refuse(name, "whole label values", "NaN or infinity", remedy)
-            fractional = part != np.rint(part)
-            if fractional.any():
-                refuse(name, "whole label values", f"{part[fractional][0]:g}", remedy)
-        if part.size and part.min() < 0:
-            refuse(name, "label values from 0 up", part.min(), remedy)
-        if part.size and part.max() > 65535:
-            refuse(name, "label values up to 65535", part.max(), remedy)
-        counts = np.bincount(part.astype(np.uint16, copy=False).ravel())
-        found.update(np.flatnonzero(counts).tolist())
-    return sorted(found)
-
-
-def _mapped(array: Array, rules: Mapping[int, int]) -> npt.NDArray[np.uint8]:
-    table = np.zeros(max(rules) + 1, np.uint8)
-    table[list(rules)] = list(rules.values())
-    mapped = np.empty(array.shape, np.uint8)
-    for rows, part in slabs(array):
-        mapped[:, rows] = table[part.astype(np.uint16, copy=False)]
-    return mapped
 
 
 def _dilated(mask: npt.NDArray[np.bool_], distance: int) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from volseg.checks import InputError, check_positive, refuse
 from volseg.data.datalist import DATALIST_NAME, CaseItem, Datalist, write_datalist
 from volseg.data.datasets import CaseRow, PrepareReport
+from volseg.data.datasets.folders import output_folder, raw_folder, relative_name
 from volseg.data.datasets.sennet_layout import KIDNEY, KidneyCase, find_kidneys
 from volseg.data.datasets.stack_check import LabelSlice, check_folders, check_stack, number_slices
 from volseg.data.rle import decode_rle
@@ -66,12 +66,8 @@ def prepare_sennet(
     """
     from volseg import files
 
-    folder = _existing_folder(raw)
-    target = Path(os.path.abspath(output_dir)) if output_dir is not None else folder
-    if (target / DATALIST_NAME).exists() and not overwrite:
-        refuse(
-            target / DATALIST_NAME, "no datalist yet", "one that exists", "use --overwrite or --output-dir"
-        )
+    folder = raw_folder(raw)
+    target = output_folder(output_dir, folder, overwrite)
     spacing = _three(spacing_mm)
     cases, faults = find_kidneys(folder)
     files.check_writable(target)
@@ -95,16 +91,6 @@ def prepare_sennet(
     write_datalist(target / DATALIST_NAME, content, overwrite)
     report.datalist = str(target / DATALIST_NAME)
     return report
-
-
-def _existing_folder(raw: str | Path) -> Path:
-    if not str(raw).strip():
-        refuse("RAW", "the folder of the data set", "an empty text", "give the unpacked download")
-    folder = Path(os.path.abspath(raw))
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "nothing there"
-        refuse(folder, "the folder of the data set", got, "unpack the download and give its folder")
-    return folder
 
 
 def _three(spacing_mm: float | Sequence[float] | None) -> list[float] | None:
@@ -158,12 +144,12 @@ def _item(case: KidneyCase, folder: Path, target: Path, spacing: list[float] | N
     edge = _SPACING_MM_OF.get(case.name, default)
     known = spacing or _stated_spacing(case.images or folder) or ([edge] * 3 if edge is not None else None)
     item: CaseItem = {
-        "image": _relative(case.images or folder, folder),
+        "image": relative_name(case.images or folder, folder),
         "case": case.name,
         "group": case.group,
     }
     if case.is_labelled:
-        item["label"] = _relative(case.label_folder or target / "labels" / case.name, folder)
+        item["label"] = relative_name(case.label_folder or target / "labels" / case.name, folder)
         item["label_coverage"] = _COVERAGE_OF.get(case.name, 1.0)
         if case.borrows_images and case.findings.labelled_range is not None:
             item["labelled_range"] = list(case.findings.labelled_range)
@@ -180,11 +166,6 @@ def _stated_spacing(images: Path) -> list[float] | None:
     except InputError:
         return None  # what is wrong with it stands in the report
     return list(geometry.spacing_mm) if geometry.spacing_is_known else None
-
-
-def _relative(path: Path, folder: Path) -> str:
-    # labels decoded elsewhere lie beside the datalist, and are named in full
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def _with_folds(training: list[_Pair], folds: int | None, seed: int, report: PrepareReport) -> list[_Pair]:
@@ -245,6 +226,7 @@ def _row(item: CaseItem, case: KidneyCase) -> CaseRow:
         warnings.append(f"about {100 * (1 - coverage):.0f} % of its vessels are not labelled")
     return CaseRow(
         case=item["case"],
+        group=item["group"],
         size=case.findings.size,
         dtype=case.findings.dtype,
         spacing_mm=spacing,

@@ -1,0 +1,228 @@
+"""Pictures and slices as frames to compare, held on disk so that memory stays small."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from volseg.checks import InputError, refuse
+from volseg.data.audit.masks import classes_of
+from volseg.data.audit.similarity import Descriptor, describe_picture
+from volseg.data.datalist import CaseItem
+from volseg.data.picture_reader import read_picture
+from volseg.data.raster import RASTER_SUFFIXES
+from volseg.data.volume_reader import read_volume
+
+__all__ = ["Frame", "FrameStore", "brightness", "read_grey"]
+
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_Pixels = npt.NDArray[Any]
+_Key = tuple[tuple[int, ...], str]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture, or one slice across z of a volume.
+
+    Attributes:
+        name: unique: the case, for a slice `case[k]`.
+        case: the case it belongs to.
+        group: declared group of the case.
+        side: of the split: "training", "fold 2", "test", or "" where there is no split.
+        is_slice: whether it comes from a volume.
+        is_blank: whether all its pixels are equal; such frames are counted, and not compared.
+        has_mask: whether somebody labelled it.
+        is_empty: whether its mask is background everywhere.
+    """
+
+    name: str
+    case: str
+    group: str
+    side: str
+    is_slice: bool
+    is_blank: bool
+    has_mask: bool
+    is_empty: bool
+
+
+def read_grey(path: str | Path) -> _Pixels:
+    """Read a picture as (H, W): its only channel in the file's type, or the brightness of its colours.
+
+    Raises:
+        InputError: naming the picture that cannot be read.
+    """
+    return brightness(read_picture(path, "any"))
+
+
+def brightness(pixels: _Pixels) -> _Pixels:
+    """Reduce (H, W, 3) to (H, W); a picture without colours keeps its type.
+
+    Example:
+        >>> brightness(np.array([[[7, 7, 7]]], dtype=np.uint8))
+        array([[7]], dtype=uint8)
+    """
+    pixels = _without_equal_channels(pixels)
+    return pixels if pixels.ndim == 2 else pixels.astype(np.float32) @ _LUMA
+
+
+@dataclass
+class FrameStore:
+    """The frames of a data set, read once: pixels in temporary files, masks compressed in memory.
+
+    Use it in a `with` statement, which removes the temporary files. They lie in the system's temporary
+    folder, and are as large as the decoded pictures.
+
+    Args:
+        items: case items, see `volseg.data.audit.find_audit_cases`.
+        max_bytes: largest accepted size of one image.
+
+    Attributes:
+        frames: what was read, in order.
+        descriptors: texture of each frame, all zero for blank ones.
+        faults: a message for each case that could not be read; the others are there.
+    """
+
+    items: Sequence[CaseItem]
+    max_bytes: int | None = None
+    frames: list[Frame] = field(default_factory=list)
+    descriptors: list[Descriptor] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    _masks: list[tuple[tuple[int, ...], bytes] | None] = field(default_factory=list)
+    _places: list[tuple[_Key, int]] = field(default_factory=list)
+    _members: dict[_Key, list[int]] = field(default_factory=dict)
+    _stacks: dict[_Key, _Pixels] = field(default_factory=dict)
+    _resources: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> FrameStore:
+        """Read every case.
+
+        Raises:
+            InputError: when none could be read.
+        """
+        try:
+            self._read_all()
+        except BaseException:
+            self._resources.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the temporary files."""
+        self._stacks.clear()
+        self._resources.close()
+
+    def pixels(self, index: int) -> _Pixels:
+        """Return the (H, W) or (H, W, 3) pixels of a frame."""
+        key, row = self._places[index]
+        return np.asarray(self._stacks[key][row])
+
+    def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """Return the (H, W) class indices of a frame; None where nobody labelled it."""
+        packed = self._masks[index]
+        if packed is None:
+            return None
+        return np.frombuffer(zlib.decompress(packed[1]), dtype=np.uint8).reshape(packed[0])
+
+    def stacks(self) -> Iterator[tuple[npt.NDArray[np.int64], _Pixels]]:
+        """Give the frames of each size and type: their indices and a memory-mapped (N, H, W[, 3]) array."""
+        for key, members in self._members.items():
+            yield np.array(members, dtype=np.int64), self._stacks[key]
+
+    def _read_all(self) -> None:
+        folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="volseg-audit-")))
+        files: dict[_Key, BinaryIO] = {}
+        with ExitStack() as open_files:
+            for item in tqdm(self.items, desc="reading", unit="case", disable=None):
+                try:
+                    frames = list(_frames_of(item, self.max_bytes))
+                except InputError as error:
+                    self.faults.append(str(error))
+                    continue
+                for number, pixels, mask in frames:
+                    key = (pixels.shape, pixels.dtype.str)
+                    if key not in files:
+                        files[key] = open_files.enter_context(open(folder / f"{len(files)}.raw", "wb"))
+                    files[key].write(np.ascontiguousarray(pixels).data)
+                    self._add(item, key, (number, pixels, mask))
+        if not self.frames:
+            refuse("audit", "a picture that can be read", f"{len(self.faults)} refused", self.faults[0])
+        for (shape, kind), members in self._members.items():
+            path = files[shape, kind].name
+            self._stacks[shape, kind] = np.memmap(path, dtype=kind, mode="r", shape=(len(members), *shape))
+
+    def _add(
+        self, item: CaseItem, key: _Key, content: tuple[int | None, _Pixels, npt.NDArray[np.uint8] | None]
+    ) -> None:
+        number, pixels, mask = content
+        is_blank = bool((pixels == pixels.flat[0]).all())
+        frame = Frame(
+            name=item["case"] if number is None else f"{item['case']}[{number}]",
+            case=item["case"],
+            group=item["group"],
+            side=item.get("side", ""),
+            is_slice=number is not None,
+            is_blank=is_blank,
+            has_mask=mask is not None,
+            is_empty=mask is not None and not mask.any(),
+        )
+        members = self._members.setdefault(key, [])
+        self._places.append((key, len(members)))
+        members.append(len(self.frames))
+        self.frames.append(frame)
+        self.descriptors.append(describe_picture(brightness(pixels)))
+        self._masks.append(None if mask is None else (mask.shape, zlib.compress(mask.tobytes(), 1)))
+
+
+def _frames_of(
+    item: CaseItem, max_bytes: int | None
+) -> Iterator[tuple[int | None, _Pixels, npt.NDArray[np.uint8] | None]]:
+    rule = item.get("label_rule", "nonzero")
+    if not _is_volume(item["image"]):
+        pixels = _without_equal_channels(read_picture(item["image"], "any", max_bytes=max_bytes))
+        mask = None
+        if "label" in item:
+            label = read_picture(item["label"], "any", max_bytes=max_bytes)
+            mask = classes_of(label, rule, item["label"], has_colours=label.ndim == 3)
+            _check_size(item["label"], mask.shape, pixels.shape[:2])
+        yield None, pixels, mask
+        return
+    voxels, _ = read_volume(item["image"], max_bytes=max_bytes)
+    labels, first, end = None, 0, voxels.shape[2]
+    if "label" in item:
+        first, end = item.get("labelled_range", (0, voxels.shape[2]))
+        labels = classes_of(read_volume(item["label"], max_bytes=max_bytes)[0], rule, item["label"])
+        _check_size(item["label"], labels.shape, (*voxels.shape[:2], end - first))
+    for k in range(voxels.shape[2]):
+        is_labelled = labels is not None and first <= k < end
+        # as a viewer shows it: rows down, columns to the right
+        yield k, voxels[:, :, k].T, labels[:, :, k - first].T if labels is not None and is_labelled else None
+
+
+def _is_volume(path: str) -> bool:
+    return os.path.isdir(path) or not path.lower().endswith(RASTER_SUFFIXES)
+
+
+def _check_size(path: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if got != expected:
+        texts = ["x".join(map(str, size)) for size in (expected, got)]
+        refuse(path, f"the size of its image, {texts[0]}", texts[1], "pair each image with its own mask")
+
+
+def _without_equal_channels(pixels: _Pixels) -> _Pixels:
+    """Drop two of three equal channels: a grey JPEG stored as colours counts each pixel once."""
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        return np.ascontiguousarray(pixels[..., 0])
+    return pixels
