@@ -231,11 +231,12 @@ def test_a_datalist_names_cases_groups_and_classes(folders, tmp_path):
         for case in CASES
     ]
     names = {0: "background", 1: "artery", 2: "vein"}
-    write_datalist(tmp_path / "datalist.json", Datalist("set", items[:1], items[1:], classes=names))
+    parts = [[item for item in items if item["group"] == group] for group in ("case_1", "case_2")]
+    write_datalist(tmp_path / "datalist.json", Datalist("set", *parts, classes=names))
     report = score_folders(folders[0], tmp_path, section="all", surfaces=False)
     assert report.classes == {1: "artery", 2: "vein"}
     assert list(report.groups) == ["case_1", "case_2"]
-    with pytest.raises(InputError, match="case_1 without a truth"):  # the test section is the default
+    with pytest.raises(InputError, match="case_1, case_10 without a truth"):  # the test section is the default
         score_folders(folders[0], tmp_path)
 
 

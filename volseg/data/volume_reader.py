@@ -3,7 +3,8 @@
 | path | read as |
 |---|---|
 | `*.nii`, `*.nii.gz`, `*.hdr` or `*.img` | NIfTI, `volseg.data.nifti` |
-| `*.tif`, `*.tiff`, `*.png`, `*.bmp`, `*.jpg`, `*.jpeg`, `*.gif`, `*.pgm`, `*.ppm` | pages, `volseg.data.slice_folder` |
+| `*.tif`, `*.tiff`, `*.png`, `*.bmp`, `*.jpg`, `*.jpeg`, `*.gif` | pages, `volseg.data.slice_folder` |
+| `*.pgm`, `*.ppm` | likewise |
 | `*.nrrd`, `*.nhdr`, `*.mha`, `*.mhd` | `volseg.data.itk_formats` |
 | `*.dcm`, `*.ima`, `*.dicom`, or a file with the DICOM mark | `volseg.data.dicom` |
 | a folder | its slices, else its DICOM series, else the slices of its sub-folder `images` |

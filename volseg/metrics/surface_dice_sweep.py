@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from volseg.checks import check_positive
-from volseg.metrics.neighbour_codes import (
-    border_of,
-    check_pair,
-    join_planes,
-    mask_of,
-    plane_codes,
-    streaming_order,
-    to_array,
-)
+from volseg.metrics.neighbour_codes import check_pair, mask_of, streaming_order, to_array
 from volseg.metrics.surface_area import compute_surface_area_table
 
 __all__ = ["compute_surface_dice_sweep"]
 
-_Plane = npt.NDArray[np.uint8]
+_Bytes = npt.NDArray[np.uint8]
+_Flags = npt.NDArray[np.bool_]
+_Places = npt.NDArray[np.intp]
 _Counts = npt.NDArray[np.int64]
-_Indices = npt.NDArray[np.uint16]
 _Doubles = npt.NDArray[np.float64]
+_Quantiser = Callable[[npt.NDArray[Any], "_Flags | None"], tuple[_Places, _Bytes]]
 
-# Eight corners sorted by 19 compare-and-exchange steps, each on whole arrays (Knuth, The Art of Computer
-# Programming 3, 5.3.4: the odd-even merge network).
-_EXCHANGES = (
-    *((0, 1), (2, 3), (4, 5), (6, 7), (0, 2), (1, 3), (4, 6), (5, 7), (1, 2), (5, 6)),
-    *((0, 4), (1, 5), (2, 6), (3, 7), (2, 4), (3, 5), (1, 2), (3, 4), (5, 6)),
+_CORNERS = tuple(product((0, 1), repeat=3))  # of a neighbourhood: (slice, row, column), highest bit first
+_NEIGHBOURS = tuple(product((0, 1, 2), repeat=3))  # of a voxel, which is (1, 1, 1)
+_MIDDLE = 13
+# for each corner that a voxel can be of a neighbourhood: the other seven, as places in _NEIGHBOURS
+_OTHERS = tuple(
+    [_MIDDLE + (z - c) * 9 + (y - b) * 3 + (x - a) for z, y, x in _CORNERS if (z, y, x) != (c, b, a)]
+    for c, b, a in _CORNERS
 )
-
-_BATCH = 1 << 19  # bytes; sorting and counting pay for many neighbourhoods at a time
-_LEVEL = np.uint16(0xFF00)  # the upper byte of a key or index
+_BATCH = 1 << 15  # voxels; counting pays for many at a time
+_BLOCK = 1 << 17  # voxels; small slices are read several at a time
+_BINS = 1 << 12  # of equal width, in which a probability finds the thresholds near it
 _SLACK = 1e-3  # a mean of half-precision views may pass 1 by rounding
 
 
@@ -52,9 +48,10 @@ def compute_surface_dice_sweep(
 ) -> _Doubles:
     """Surface Dice at tolerance 0 of `probability >= t` for each threshold t.
 
-    Each score equals `compute_surface_dice` of the thresholded volume. The code of a neighbourhood changes
-    at most eight times while the threshold rises past its eight corners, so the areas are booked as
-    differences at those thresholds and summed up at the end. Two slices are in memory.
+    Each score equals `compute_surface_dice` of the thresholded volume. As the threshold falls, voxels join
+    the prediction one after the other, and each changes the codes of the eight neighbourhoods around it;
+    only these changes are counted, so that the time depends on how many voxels reach the lowest threshold
+    and hardly on the number of thresholds. Three slices are in memory.
 
     Args:
         probability: (x, y, z) floating-point array in [0, 1], or uint8 where 255 stands for 1.
@@ -81,140 +78,247 @@ def compute_surface_dice_sweep(
     soft, mask = to_array(probability), to_array(truth)
     check_pair(soft, mask)
     order = streaming_order(soft)
-    ledger = _Ledger(len(thresholds))
     levels_of = _quantiser(thresholds, soft.dtype)
     soft, mask = soft.transpose(order), mask.transpose(order)
-    no_level, no_label = (np.zeros(np.add(soft.shape[1:], margin), dtype=np.uint8) for margin in (2, 1))
-    before = no_level, no_label
-    for k in range(len(soft) + 1):
-        after = no_level, no_label
-        if k < len(soft):
-            levels, labels = levels_of(soft[k]), mask_of(mask[k], "truth").view(np.uint8)
-            if ignore_value is not None:
-                labelled = (mask[k] != ignore_value).view(np.uint8)
-                levels, labels = levels * labelled, labels * labelled
-            after = (
-                np.pad(levels, 1) if levels.any() else no_level,
-                plane_codes(labels) if labels.any() else no_label,
-            )
-        if any(plane is not no_level and plane is not no_label for plane in before + after):
-            ledger.book((before[0], after[0]), (before[1], after[1]))
-        before = after
+    ledger = _Ledger(len(thresholds))
+    window = _Window(soft.shape[1:], ledger, levels_of)
+    for start in range(0, len(soft) + 1, window.slices):  # an empty slice closes the volume
+        part = slice(start, start + window.slices)
+        window.advance(soft[part], mask[part], ignore_value)
     areas = compute_surface_area_table([spacing_mm[axis] for axis in order])
     return ledger.scores(areas, float(empty_value))
 
 
-class _Ledger:
-    """Counts of codes, booked as changes from threshold to threshold; integers, so that nothing rounds.
+class _Window:
+    """The slices in memory, two old ones before the new, as flat arrays in which a step is a number.
 
-    A voxel of level n is foreground at the first n thresholds.
+    A voxel of level n is foreground at the first n thresholds. One empty column parts the rows, one empty
+    row the slices; both also bound the volume.
     """
 
+    def __init__(self, shape: Sequence[int], ledger: _Ledger, levels_of: _Quantiser) -> None:
+        self.shape = shape
+        self.row = shape[1] + 1
+        self.plane = (shape[0] + 1) * self.row
+        self.slices = max(1, _BLOCK // self.plane)
+        self.old = 2 * self.plane
+        self.new = self.slices * self.plane
+        self.ledger = ledger
+        self.levels_of = levels_of
+        self.levels, self.labels = np.zeros((2, self.old + self.new + self.row + 1), dtype=np.uint8)
+        # of the neighbourhood whose corner 0 is at a place: is its level not one, is the truth's surface there?
+        self.mixed, self.near = np.zeros((2, self.plane + self.new), dtype=np.bool_)
+        self.waiting = np.zeros(0, dtype=np.intp)  # voxels of the last slice, which lack the next
+
+    def advance(self, soft: npt.NDArray[Any], mask: npt.NDArray[Any], ignore_value: int | None) -> None:
+        """Take in the next slices, and book what is complete."""
+        for volume in (self.levels, self.labels):
+            volume[: self.old] = volume[self.new : self.new + self.old]
+            volume[self.old :] = 0
+        for cells in (self.mixed, self.near):
+            cells[: self.plane] = cells[self.new :]
+        voxels = np.concatenate((self.waiting, self._fill(soft, mask, ignore_value)))
+        self._book_surface()
+        complete = np.searchsorted(voxels, self.new)
+        self._book_voxels(voxels[:complete])
+        self.waiting = voxels[complete:] - self.new
+
+    def _fill(self, soft: npt.NDArray[Any], mask: npt.NDArray[Any], ignore_value: int | None) -> _Places:
+        """Write new slices; return the first neighbours, (0, 0, 0) of `_NEIGHBOURS`, of their foreground."""
+        ignored = None if ignore_value is None else mask == ignore_value
+        labels = mask_of(mask, "truth")
+        if ignored is not None:
+            labels = labels & ~ignored
+        grid = self.labels[self.old : self.old + self.new].reshape(self.slices, -1, self.row)
+        grid[: len(labels), 1:, 1:] = labels
+        places, levels = self.levels_of(soft, ignored)
+        height, width = self.shape
+        first = places + places // width
+        first += places // (height * width) * self.row
+        first += self.plane
+        self.levels[self._step(1, 1, 1) :][first] = levels
+        return first
+
+    def _book_surface(self) -> None:
+        levels, labels = self.levels[self.plane :], self.labels[self.plane :]
+        mixed, near = self.mixed[self.plane :], self.near[self.plane :]
+        lowest, highest = self._over_corners(levels, np.minimum), self._over_corners(levels, np.maximum)
+        border = self._over_corners(labels, np.minimum) != self._over_corners(labels, np.maximum)
+        np.not_equal(lowest, highest, out=mixed)
+        np.logical_and(border, mixed, out=near)
+        corners = [labels[self._step(*corner) :] for corner in _CORNERS]
+        self.ledger.surface.gather([lowest, highest, *corners], np.flatnonzero(border))
+
+    def _book_voxels(self, first: _Places) -> None:
+        # where all levels around are one, the changes by the voxels cancel out
+        first = first[self._over_corners(self.mixed, np.logical_or).take(first)]
+        levels = [self.levels[self._step(*place) :] for place in _NEIGHBOURS]
+        cells = self.near.view(np.uint8)
+        near = [cells[self._step(1 - z, 1 - y, 1 - x) :] for z, y, x in _CORNERS]
+        self.ledger.voxels.gather([*levels, *near], first)
+
+    def _step(self, slices: int, rows: int, columns: int) -> int:
+        return slices * self.plane + rows * self.row + columns
+
+    def _over_corners(self, values: npt.NDArray[Any], of: np.ufunc) -> npt.NDArray[Any]:
+        for step in (1, self.row, self.plane):
+            values = of(values[:-step], values[step:])
+        return values
+
+
+class _Batch:
+    """Rows of bytes, gathered from flat arrays at the same places and handed on when they are full."""
+
+    def __init__(self, rows: int, settle: Callable[[_Bytes], None]) -> None:
+        self.rows = np.empty((rows, _BATCH), dtype=np.uint8)
+        self.filled = 0
+        self.settle = settle
+
+    def gather(self, sources: Sequence[_Bytes], places: _Places) -> None:
+        while len(places):
+            part, places = np.split(places, [_BATCH - self.filled])
+            into = slice(self.filled, self.filled + len(part))
+            for row, source in zip(self.rows, sources, strict=True):
+                source.take(part, out=row[into], mode="clip")  # the one mode that fills `out` in place
+            self.filled += len(part)
+            if self.filled == _BATCH:
+                self.flush()
+
+    def flush(self) -> None:
+        if self.filled:
+            self.settle(self.rows[:, : self.filled])
+            self.filled = 0
+
+
+class _Ledger:
+    """Counts of codes and of their changes at each level; integers, so that nothing rounds."""
+
     def __init__(self, thresholds: int) -> None:
-        self.thresholds = thresholds
-        self.cells = (thresholds + 1) * 256  # index: level << 8 | code
-        self.pred, self.pred_near, self.truth_near = np.zeros((3, self.cells), dtype=np.int64)
-        self.truth = np.zeros(256, dtype=np.int64)
-        self.waiting_pred: list[_Plane] = []  # (9, n): eight corners, is the truth's surface here?
-        self.waiting_truth: list[_Plane] = []  # (3, n): code, lowest and highest level
+        self.levels = thresholds + 1
+        self.voxels = _Batch(len(_NEIGHBOURS) + 8, self._count_changes)
+        self.surface = _Batch(10, self._count_surface)
+        # index: level << 8 | near the truth's surface << 7 | the seven other corners, for each own corner
+        self.joined = np.zeros((8, self.levels * 256), dtype=np.int64)
+        # index: level << 8 | code; the truth's codes by the lowest and the highest level there
+        self.lowest, self.highest = np.zeros((2, self.levels * 256), dtype=np.int64)
 
-    def book(self, padded: tuple[_Plane, _Plane], labels: tuple[_Plane, _Plane]) -> None:
-        """Book the layer between two slices: levels with a margin of one voxel, and codes of labels."""
-        codes = join_planes(*labels)
-        border = border_of(codes)
-        low, high = _lowest_and_highest(*padded)
-        surface = np.flatnonzero(border)
-        self.waiting_truth.append(np.stack([plane.ravel()[surface] for plane in (codes, low, high)]))
-        active = np.flatnonzero(low != high)
-        width = padded[0].shape[1]
-        place = active + active // (width - 1)  # a layer is one column narrower than a padded slice
-        steps = (0, 1, width, width + 1)
-        corners = [plane.ravel()[place + step] for plane in padded for step in steps]
-        self.waiting_pred.append(np.stack([*corners, border.ravel()[active]], dtype=np.uint8))
-        if sum(part.size for part in (*self.waiting_pred, *self.waiting_truth)) > _BATCH:
-            self._settle()
+    def _count_changes(self, rows: _Bytes) -> None:
+        around, near = np.split(rows, [len(_NEIGHBOURS)])
+        level = around[_MIDDLE]
+        # who of a voxel and its neighbour joins first? the higher level, of equals the first in the volume
+        earlier = np.empty(around.shape, dtype=np.uint8)
+        np.greater_equal(around[:_MIDDLE], level, out=earlier[:_MIDDLE].view(np.bool_))
+        np.greater(around[_MIDDLE + 1 :], level, out=earlier[_MIDDLE + 1 :].view(np.bool_))
+        index = np.left_shift(level, 8, dtype=np.uint16)
+        for account, others, flag in zip(self.joined, _OTHERS, near, strict=True):
+            code = _as_code([flag, *(earlier[place] for place in others)])
+            account += np.bincount(index | code, minlength=len(account))
 
-    def _settle(self) -> None:
-        if self.waiting_pred:
-            self._settle_truth(*np.concatenate(self.waiting_truth, axis=1))
-            *corners, near = np.concatenate(self.waiting_pred, axis=1)
-            self._settle_pred(corners, near.view(np.bool_))
-            self.waiting_truth.clear()
-            self.waiting_pred.clear()
-
-    def _settle_truth(self, codes: _Plane, low: _Plane, high: _Plane) -> None:
-        # the prediction has a surface in a neighbourhood from its lowest level to its highest
-        self.truth += np.bincount(codes, minlength=256)
-        first, last = (np.left_shift(level, 8, dtype=np.uint16) | codes for level in (low, high))
-        self._change(self.truth_near, [first], [last])
-
-    def _settle_pred(self, corners: list[_Plane], near: npt.NDArray[np.bool_]) -> None:
-        # from the lowest level to the highest, one corner after the other falls out of the code
-        keys = [
-            corner.astype(np.uint16) << 8 | np.uint16(128 >> place) for place, corner in enumerate(corners)
-        ]
-        for one, other in _EXCHANGES:
-            keys[one], keys[other] = np.minimum(keys[one], keys[other]), np.maximum(keys[one], keys[other])
-        code = np.full(len(near), 255, dtype=np.uint8)
-        gained: list[_Indices] = []
-        lost: list[_Indices] = []
-        for key, following in pairwise(keys):
-            code ^= key.astype(np.uint8)
-            gained.append(np.bitwise_or(key & _LEVEL, code, dtype=np.uint16))
-            lost.append(np.bitwise_or(following & _LEVEL, code, dtype=np.uint16))
-        self._change(self.pred, gained, lost)
-        self._change(self.pred_near, [index[near] for index in gained], [index[near] for index in lost])
-
-    def _change(self, account: _Counts, gained: list[_Indices], lost: list[_Indices]) -> None:
-        account += np.bincount(np.concatenate(gained), minlength=self.cells)
-        account -= np.bincount(np.concatenate(lost), minlength=self.cells)
+    def _count_surface(self, rows: _Bytes) -> None:
+        lowest, highest, *corners = rows
+        code = _as_code(corners)
+        for account, level in ((self.lowest, lowest), (self.highest, highest)):
+            index = np.left_shift(level, 8, dtype=np.uint16) | code
+            account += np.bincount(index, minlength=len(account))
 
     def scores(self, areas: _Doubles, empty_value: float) -> _Doubles:
         """Surface Dice at each threshold."""
-        self._settle()
-        accounts = (self.pred, self.pred_near, self.truth_near)
-        pred, pred_near, truth_near = (self._area_at_thresholds(account, areas) for account in accounts)
-        whole = pred + self.truth @ areas
-        empty = np.full(self.thresholds, empty_value)
-        return np.divide(pred_near + truth_near, whole, out=empty, where=whole > 0)
+        self.voxels.flush()
+        self.surface.flush()
+        far, near = self._codes_of_prediction() @ areas
+        lowest, highest = self.lowest.reshape(-1, 256), self.highest.reshape(-1, 256)
+        # the prediction has a surface in a neighbourhood from its lowest level to its highest
+        truth_near = np.cumsum(lowest - highest, axis=0)[:-1] @ areas
+        whole = far + near + lowest.sum(axis=0) @ areas
+        empty = np.full(self.levels - 1, empty_value)
+        return np.divide(near + truth_near, whole, out=empty, where=whole > 0)
 
-    def _area_at_thresholds(self, account: _Counts, areas: _Doubles) -> _Doubles:
-        codes = np.cumsum(account.reshape(-1, 256), axis=0)[: self.thresholds]
-        return np.asarray(codes @ areas)
+    def _codes_of_prediction(self) -> _Counts:
+        """Count (2, T, 256) codes at each threshold, away from the truth's surface and near it."""
+        changes = np.zeros((self.levels, 2, 256), dtype=np.int64)
+        for bit, account in enumerate(self.joined[::-1]):
+            # (..., higher bits, own bit, lower bits)
+            split = changes.reshape(self.levels, 2, 128 >> bit, 2, 1 << bit)
+            joined = account.reshape(self.levels, 2, 128 >> bit, 1 << bit)
+            split[..., 1, :] += joined
+            split[..., 0, :] -= joined
+        at_thresholds = np.cumsum(changes[:0:-1], axis=0)[::-1]  # of this level or a higher one
+        return at_thresholds.transpose(1, 0, 2)
 
 
-def _lowest_and_highest(one: _Plane, other: _Plane) -> tuple[_Plane, _Plane]:
-    low, high = np.minimum(one, other), np.maximum(one, other)
-    low, high = np.minimum(low[:-1], low[1:]), np.maximum(high[:-1], high[1:])
-    return np.minimum(low[:, :-1], low[:, 1:]), np.maximum(high[:, :-1], high[:, 1:])
+def _as_code(bits: Sequence[_Bytes]) -> _Bytes:
+    """Join rows of 0 and 1 into numbers, the first the highest bit; adding is faster than shifting."""
+    code = bits[0].copy()
+    for bit in bits[1:]:
+        code += code
+        code |= bit
+    return code
 
 
-def _quantiser(thresholds: Sequence[float], dtype: np.dtype[Any]) -> Callable[[npt.NDArray[Any]], _Plane]:
-    """Function from a slice of probabilities to the number of thresholds that each of them reaches."""
+def _quantiser(thresholds: Sequence[float], dtype: np.dtype[Any]) -> _Quantiser:
+    """Function from slices of probabilities to the flat places that reach a threshold, and how many each."""
     rising = np.asarray(thresholds, dtype=np.float64)
     counted = rising.ndim == 1 and 1 <= len(rising) <= 255
     if not counted or (np.diff(rising, prepend=0.0) <= 0).any() or rising[-1] > 1:
         raise ValueError(f"thresholds must be 1 to 255 rising numbers in (0, 1], got {list(thresholds)}")
-    if dtype == np.uint8:
-        levels = np.searchsorted(rising, np.arange(256) / 255.0, side="right").astype(np.uint8)
-        return lambda plane: levels[plane]
-    if dtype.kind != "f":
+    native = dtype.newbyteorder("=")
+    if native == np.uint8:
+        table = np.searchsorted(rising, np.arange(256) / 255.0, side="right").astype(np.uint8)
+        return _BitQuantiser(native, np.uint8(table.searchsorted(1)), table.take)
+    if native not in (np.float16, np.float32, np.float64):
         raise ValueError(
             f"probability must be floating-point or uint8, got {dtype}; pass a mask to compute_surface_dice"
         )
-    edges = rising.astype(dtype)
+    edges = rising.astype(native)
+    return _BitQuantiser(native, edges[0], _float_levels(edges))
 
-    def levels_of(plane: npt.NDArray[Any]) -> _Plane:
-        _check_range(plane)
-        levels = np.zeros(plane.shape, dtype=np.uint8)
-        reached = plane >= edges[0]  # most voxels of a sparse structure stay below all thresholds
-        levels[reached] = np.searchsorted(edges, plane[reached], side="right")
+
+class _BitQuantiser:
+    """Finds the voxels that reach the lowest threshold; the others of a sparse structure cost little.
+
+    Numbers of at least 0 are ordered as the integers of the same bits, which compare faster; negative ones and
+    NaN are integers above all of them.
+    """
+
+    def __init__(
+        self, dtype: np.dtype[Any], lowest: np.generic, levels_of: Callable[[npt.NDArray[Any]], _Bytes]
+    ) -> None:
+        self.dtype = dtype
+        self.bits = np.dtype(f"u{dtype.itemsize}")
+        self.lowest = lowest.view(self.bits)
+        self.highest = self.bits.type(255) if dtype == np.uint8 else dtype.type(1 + _SLACK).view(self.bits)
+        self.levels_of = levels_of
+
+    def __call__(self, planes: npt.NDArray[Any], ignored: _Flags | None) -> tuple[_Places, _Bytes]:
+        flat = np.ascontiguousarray(planes, dtype=self.dtype).ravel()
+        if flat.size and flat.view(self.bits).max() > self.highest:
+            flat = _in_range(flat)
+        reached = flat.view(self.bits) >= self.lowest
+        if ignored is not None:
+            reached &= ~ignored.ravel()
+        places = np.flatnonzero(reached)
+        return places, self.levels_of(flat.take(places))
+
+
+def _in_range(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if not (values.min() >= -_SLACK and values.max() <= 1.0 + _SLACK):
+        found = f"{values.min()} to {values.max()}"
+        raise ValueError(f"probability must lie in [0, 1], got {found}; apply sigmoid and look for NaN")
+    return np.where(values > 0, values, values.dtype.type(0))
+
+
+def _float_levels(edges: npt.NDArray[Any]) -> Callable[[npt.NDArray[Any]], _Bytes]:
+    """Function from values to the number of rising edges that each reaches."""
+    wide = np.append(edges, np.inf).astype(np.float32 if edges.dtype == np.float16 else edges.dtype)
+    bins = (wide[:-1] * _BINS).astype(np.intp)
+    below = np.searchsorted(bins, np.arange(int(_BINS * (1 + _SLACK)) + 2)).astype(np.uint8)
+    crowd = int(np.bincount(bins).max())
+
+    def levels_of(values: npt.NDArray[Any]) -> _Bytes:
+        values = values.astype(wide.dtype, copy=False)
+        levels = below.take((values * _BINS).astype(np.intp))
+        for _ in range(crowd):  # the edges of the value's own bin, one after the other
+            levels += values >= wide.take(levels)
         return levels
 
     return levels_of
-
-
-def _check_range(plane: npt.NDArray[Any]) -> None:
-    if plane.size and not (plane.min() >= -_SLACK and plane.max() <= 1.0 + _SLACK):
-        found = f"{plane.min()} to {plane.max()}"
-        raise ValueError(f"probability must lie in [0, 1], got {found}; apply sigmoid and look for NaN")

@@ -53,6 +53,12 @@ def test_a_group_in_training_and_test_is_refused_when_written(tmp_path):
 
 
 def test_the_given_datalist_is_not_changed():
-    items = [item("a", "a", 0), item("b", "b", 1)]
+    items = [item("a", "a", 0), item("b", "b", 0), item("c", "c", 1)]
     regroup(Datalist("set", items), {"a": "x", "b": "x"})
-    assert items == [item("a", "a", 0), item("b", "b", 1)]
+    assert items == [item("a", "a", 0), item("b", "b", 0), item("c", "c", 1)]
+
+
+def test_fewer_groups_than_folds_are_refused():
+    items = [item("a", "a", 0), item("b", "b", 1)]
+    with pytest.raises(InputError, match="a group for each of 2 folds, got 1 groups after joining"):
+        regroup(Datalist("set", items), {"a": "x", "b": "x"})

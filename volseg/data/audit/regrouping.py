@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+from volseg.checks import refuse
 from volseg.data.audit.resolutions import Resolutions
 from volseg.data.datalist import CaseItem, Datalist
 from volseg.data.splits import assign_folds
@@ -28,6 +29,9 @@ def regroup(
         datalist: as read.
         groups: case to group, from `Findings`; cases that it does not name keep theirs.
         resolutions: decisions about contradicting masks.
+
+    Raises:
+        InputError: when fewer groups are left than there are folds.
     """
     rejected = {name for pair, keep in (resolutions or {}).items() for name in pair if name != keep}
     training, test = (
@@ -38,10 +42,10 @@ def regroup(
         ]
         for items in (datalist.training, datalist.test)
     )
-    return replace(datalist, training=_refold(training), test=test)
+    return replace(datalist, training=_refold(training, datalist.name), test=test)
 
 
-def _refold(items: list[CaseItem]) -> list[CaseItem]:
+def _refold(items: list[CaseItem], source: str) -> list[CaseItem]:
     folds = {item["fold"] for item in items if "fold" in item}
     if not folds:
         return items
@@ -51,7 +55,13 @@ def _refold(items: list[CaseItem]) -> list[CaseItem]:
     fold_of = {group: _elected(count) for group, count in votes.items()}
     if folds - set(fold_of.values()):
         names = [item["group"] for item in items if fold_of[item["group"]] != _ALWAYS]
-        fold_of.update(zip(names, assign_folds(names, folds=len(folds)), strict=True))
+        if len(set(names)) < len(folds):
+            got = f"{len(set(names))} groups after joining"
+            refuse(
+                source, f"a group for each of {len(folds)} folds", got, "prepare the data with fewer folds"
+            )
+        drawn = [sorted(folds)[fold] for fold in assign_folds(names, folds=len(folds))]
+        fold_of.update(zip(names, drawn, strict=True))
     plain = [{key: value for key, value in item.items() if key != "fold"} for item in items]
     placed = [(item, fold_of[item["group"]]) for item in plain]
     return [item if fold == _ALWAYS else {**item, "fold": fold} for item, fold in placed]

@@ -1,0 +1,128 @@
+"""Cross-validate a bundle by its own train and evaluate configs, and show what a leaking split would claim.
+
+Every fold is trained with the datalist's grouped folds. With --leaking the same number of folds is drawn at
+random over single cases, as if the versions of a photograph or the frames of a subject were strangers: its
+score is what a careless split reports. Stopped and started again, the command continues where it was.
+
+Example:
+    python scripts/cross_validate.py fundus_vessels --dataset_dir prepared/fundus --output_dir cv --leaking \
+        --write docs/cross_validation_fundus.md -- --epochs 10 --val_interval 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from volseg.data import Datalist, read_datalist, write_datalist
+from volseg.files import write_text
+
+BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
+
+
+def main() -> None:
+    options = parse()
+    source = options.dataset_dir.resolve() / "datalist.json"
+    datalist = read_datalist(source)
+    folds = sorted({item["fold"] for item in datalist.training})
+    chosen = folds[: options.folds] if options.folds else folds
+    splits = {"grouped": options.dataset_dir.resolve()}
+    if options.leaking:
+        splits["random, leaking"] = write_leaking(datalist, source.parent, len(folds), options.output_dir)
+    rows = [
+        (
+            name,
+            fold,
+            *run_fold(options, folder, fold, options.output_dir / name.split(",")[0] / f"fold_{fold}"),
+        )
+        for name, folder in splits.items()
+        for fold in chosen
+    ]
+    text = report(rows, options, len(datalist.training))
+    print(text)
+    if options.write:
+        write_text(options.write, text, overwrite=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", choices=sorted(path.parent.name for path in BUNDLES.glob("*/src")))
+    parser.add_argument("--dataset_dir", type=Path, required=True, help="prepared folder with grouped folds")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--folds", type=int, help="run only the first so many folds")
+    parser.add_argument("--leaking", action="store_true", help="train on folds drawn over single cases too")
+    parser.add_argument("--write", type=Path, help="Markdown file for the table")
+    parser.add_argument("overrides", nargs="*", help="behind --: overrides of the train config")
+    return parser.parse_args()
+
+
+def write_leaking(datalist: Datalist, root: Path, folds: int, output_dir: Path) -> Path:
+    """Write the list with folds drawn over its cases; each case becomes a group of its own."""
+    folder = output_dir.resolve() / "leaking"
+    order = np.random.default_rng(0).permutation(len(datalist.training))
+    training = [
+        {**item, "group": item["case"], "fold": int(place) % folds}
+        for item, place in zip(datalist.training, order, strict=True)
+    ]
+    leaking = Datalist(
+        name=datalist.name,
+        training=training,
+        description="Folds drawn over single cases: groups cross them.",
+        root=datalist.root or str(root),
+        classes=datalist.classes,
+    )
+    write_datalist(folder / "datalist.json", leaking, overwrite=True)
+    return folder
+
+
+def run_fold(options: argparse.Namespace, dataset: Path, fold: int, output: Path) -> tuple[str, float, int]:
+    """Train and evaluate one fold; name of the score, its value on the held-out cases, their number."""
+    shared = ["--dataset_dir", str(dataset), "--fold", str(fold)]
+    scores = output / "eval" / "scores.json"
+    if not scores.is_file():
+        bundle(options.bundle, "train", [*shared, "--output_dir", str(output), *options.overrides])
+        models = ["--ckpt_dir", str(output / "models"), "--output_dir", str(output / "eval")]
+        bundle(options.bundle, "evaluate", [*shared, *models])
+    content = json.loads(scores.read_text())
+    with open(output / "eval" / "scores.csv", newline="") as file:
+        name = next(csv.reader(file))[1]
+    return name, float(content["mean"][name]), len(content["cases"])
+
+
+def bundle(name: str, workflow: str, overrides: list[str]) -> None:
+    config = BUNDLES / name / "configs" / f"{workflow}.json"
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), *overrides]
+    subprocess.run(command, check=True)
+
+
+def report(rows: list[tuple[str, int, str, float, int]], options: argparse.Namespace, cases: int) -> str:
+    score = rows[0][2]
+    overrides = " ".join(options.overrides) or "no overrides"
+    lines = [
+        f"# Cross-validation of {options.bundle}",
+        "",
+        f"Written by `scripts/cross_validate.py {options.bundle}` with `{overrides}` on {cases} cases.",
+        "Each line is a network trained from scratch without the cases that it is scored on.",
+        "",
+        f"| split | fold | held-out cases | {score} |",
+        "|---|---|---|---|",
+        *(f"| {name} | {fold} | {count} | {value:.4f} |" for name, fold, _, value, count in rows),
+    ]
+    for split in dict.fromkeys(row[0] for row in rows):
+        values = [row[3] for row in rows if row[0] == split]
+        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        lines.append(f"| **{split}** | mean of {len(values)} | | **{statistics.mean(values):.4f}**{spread} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
