@@ -336,7 +336,7 @@ def test_it_is_an_inferer_of_monai_and_hands_arguments_on():
         ({"overlap": 1.0}, "overlap must be below 1, got 1.0; windows would not advance"),
         ({"overlap": -0.5}, "overlap must lie between 0 and 1, got -0.5"),
         ({"blend": "linear"}, "blend must be one of constant, gaussian, got 'linear'"),
-        ({"tta": "all"}, "tta must be one of d4, flips, none, got 'all'"),
+        ({"tta": "all"}, "tta must be one of d4, flips, mirror, none, got 'all'"),
         ({"fusion": "median"}, "fusion must be one of"),
         ({"activation": "relu"}, "activation must be one of sigmoid, softmax, got 'relu'"),
         ({"axis_weights": (1, 2)}, r"axis_weights must be one per axis \(3\), got 2"),

@@ -11,7 +11,7 @@ from volseg.checks import check_choice
 
 __all__ = ["TTA", "View", "views_of"]
 
-TTA = Literal["none", "flips", "d4"]
+TTA = Literal["none", "mirror", "flips", "d4"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class View:
 _FLIPS = (View(), View(flipped=(-2,)), View(flipped=(-1,)), View(flipped=(-2, -1)))
 _VIEWS: dict[str, tuple[View, ...]] = {
     "none": _FLIPS[:1],
+    # Only what swaps left and right: pictures with an up and a down are learnt in no other view.
+    "mirror": (View(), View(flipped=(-1,))),
     "flips": _FLIPS,
     # Transposing and flipping covers the quarter turns: all eight symmetries of a square.
     "d4": _FLIPS + tuple(View(True, view.flipped) for view in _FLIPS),
@@ -55,13 +57,14 @@ def views_of(tta: TTA) -> tuple[View, ...]:
     """List the views of a test-time augmentation, the plain one first.
 
     Args:
-        tta: "none" is the plain view, "flips" adds three flips, "d4" all eight flips and quarter turns.
+        tta: "none" is the plain view, "mirror" adds the one with its columns reversed, "flips" adds three
+            flips, "d4" all eight flips and quarter turns.
 
     Raises:
         ValueError: for any other name.
 
     Example:
-        >>> [len(views_of(name)) for name in ("none", "flips", "d4")]
-        [1, 4, 8]
+        >>> [len(views_of(name)) for name in ("none", "mirror", "flips", "d4")]
+        [1, 2, 4, 8]
     """
     return _VIEWS[check_choice("tta", tta, _VIEWS)]

@@ -45,7 +45,7 @@ class TriAxisInferer(Inferer):
         roi_size: window in plane, None for whole slices. A smaller plane is padded by its edge.
         overlap: share of a window that its neighbour covers too, in [0, 1).
         blend: "constant" or "gaussian" weights of overlapping windows.
-        tta: "none", "flips" (4 views) or "d4" (8 views), averaged within an axis.
+        tta: "none", "mirror" (2 views, columns reversed), "flips" (4) or "d4" (8), averaged within an axis.
         fusion: "mean", "logit_mean" (activation after the mean), "max" over axes, or of masks at `threshold`:
             "union" of all views and axes, "vote" for the majority over axes, each the union of its views.
         axis_weights: one positive weight per axis, for "mean", "logit_mean" and "vote".
