@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, create_workflow
 
 from volseg import bundles
 from volseg.checks import InputError, refuse
@@ -97,6 +97,80 @@ def test_an_override_that_names_nothing_is_refused_with_the_nearest_id(argument,
     assert hint in str(caught.value)
 
 
+def write_hyper(folder, **values):
+    file = folder / "hyper.json"
+    file.write_text(json.dumps(values))
+    return str(file)
+
+
+def test_a_file_of_overrides_that_name_something_passes(tmp_path):
+    values = {"epochs": 5, "network_def::out_channels": 2, "train#roi_size": [4, 4], "_meta_::version": "2"}
+    values |= {"+train": {"roi_size": [2, 2]}, "config_file": "x.json", "optimizer": {"_target_": "list"}}
+    bundles.check_overrides([f"--args_file={write_hyper(tmp_path, **values)}"], CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("epoch", "did you mean 'epochs'?"),
+        ("train::roi_sizes", "did you mean 'roi_size'?"),
+        ("network_def::out_chanels", "did you mean 'out_channels'?"),
+    ],
+)
+def test_a_misspelt_id_in_a_file_is_refused_with_the_file_and_the_nearest_id(name, hint, tmp_path):
+    file = write_hyper(tmp_path, **{name: 5})
+    with pytest.raises(InputError) as caught:
+        bundles.check_overrides(["--args_file", file], CONFIG)
+    assert str(caught.value).startswith(f"{file}: {name}: expected an id of ")
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("network_def", {"out_channels": 2}), ("train", {"roi_size": [4, 4]})]
+)
+def test_a_part_in_a_file_that_would_drop_the_rest_is_refused(name, part, tmp_path):
+    key = next(iter(part))
+    with pytest.raises(InputError, match=f"the whole of {name}, got only {key}; .* as {name}::{key}"):
+        bundles.check_overrides(["--args_file", write_hyper(tmp_path, **{name: part})], CONFIG)
+
+
+def run_bundle(monkeypatch, *arguments):
+    """Initialise a run as its command line does, and return what became of the config."""
+    monkeypatch.setattr(sys, "argv", ["run", *arguments])
+    monkeypatch.setattr(bundles, "_own_process", lambda: None)
+    given = dict(argument[2:].split("=", 1) for argument in arguments)
+    with pytest.warns(UserWarning, match="parsing config_file"):
+        return create_workflow(logging_file=False, workflow_type=None, **given).parser
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    config = {**CONFIG, "imports": ["$import volseg", "$import volseg.bundles"]}
+    config |= {"finalize": [], "optimizer": None}
+    config["initialize"] = ["$volseg.bundles.start_run('.', None, needs_data=False)"]
+    (tmp_path / "metadata.json").write_text("{}")
+    (tmp_path / "train.json").write_text(json.dumps(config))
+    return str(tmp_path / "train.json")
+
+
+def test_a_file_overrides_the_config_and_the_command_line_the_file(tiny, tmp_path, monkeypatch):
+    values = {"epochs": 5, "train::roi_size": [4, 4], "network_def::out_channels": 2, "config_file": tiny}
+    file = write_hyper(tmp_path, **values)
+    parser = run_bundle(monkeypatch, f"--args_file={file}", "--epochs=7", "--network_def#out_channels=3")
+    assert parser["epochs"] == "7"
+    assert parser["train::roi_size"] == [4, 4]
+    assert parser["network_def"] == {**CONFIG["network_def"], "out_channels": "3"}
+
+
+@pytest.mark.parametrize("names_config", [True, False], ids=["config in the file", "config outside"])
+def test_a_run_with_a_misspelt_id_in_a_file_does_not_start(tiny, tmp_path, monkeypatch, names_config):
+    file = write_hyper(tmp_path, epoch=5, **({"config_file": tiny} if names_config else {}))
+    rest = [] if names_config else [f"--config_file={tiny}"]
+    with pytest.raises(RuntimeError, match="start_run") as caught:
+        run_bundle(monkeypatch, f"--args_file={file}", *rest)
+    assert "hyper.json: epoch: expected an id of this config" in bundles._message_of(caught.value)
+
+
 @pytest.mark.parametrize("dataset_dir", ["", None])
 def test_a_run_without_a_dataset_is_refused(dataset_dir):
     with pytest.raises(InputError, match="pass --dataset_dir"):
@@ -137,8 +211,9 @@ def test_a_refusal_below_the_wrappers_of_monai_is_the_only_line(capsys):
         ({"_target_": "torch.nn.Dropout", "p": 3}, "error: dropout probability has to be between 0 and 1"),
         ({"_target_": "torch.nn.ReLU", "size": 3}, "error: ReLU.__init__() got an unexpected keyword"),
         ({"_target_": "json.load", "fp": "$open('/nowhere')"}, "error: [Errno 2] No such file"),
+        ({"_target_": "importlib.import_module", "name": "nowhere"}, "error: No module named 'nowhere'"),
     ],
-    ids=["value", "keyword", "file"],
+    ids=["value", "keyword", "file", "library"],
 )
 def test_a_wrong_argument_ends_in_its_own_message_without_a_traceback(component, first, capsys):
     lines = told(failure_of({"run": "$@item", "item": component}), capsys)

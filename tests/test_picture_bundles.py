@@ -61,14 +61,11 @@ def draw_shapes(root):
 DRAW = {"fundus_vessels": draw_eyes, "synthetic_shapes": draw_shapes, "ultrasound_nerve": draw_frames}
 
 
-def small(name):
-    network = {"_target_": "volseg.networks.SliceStackUNet", "in_channels": CHANNELS[name], "in_slices": 1}
-    network |= {"out_channels": "@classes", "features": [4, 8], "seed": 0}
-    return {"network_def": network, "amp": "off", "tta": "none"}
+SMALL = {"network_def::features": [4, 8], "amp": "off", "tta": "none"}
 
 
 def training(name):
-    values = {**small(name), "epochs": 2, "samples_per_epoch": 16, "batch_size": 4, "val_interval": 1}
+    values = {**SMALL, "epochs": 2, "samples_per_epoch": 16, "batch_size": 4, "val_interval": 1}
     values |= {} if name == "synthetic_shapes" else {"longest_side": 40}
     return values | ({} if name == "ultrasound_nerve" else {"train::roi_size": [24, 24]})
 
@@ -145,8 +142,20 @@ def test_a_run_stopped_after_an_epoch_and_started_again_ends_in_the_same_bytes(
     assert resumed["best"] == undisturbed["best"]
 
 
+def test_training_can_start_from_given_weights(bundle, pictures, trained, tmp_path):
+    values = {"dataset_dir": str(pictures), "output_dir": str(tmp_path), **training(bundle)}
+    weights = trained / "models" / "model.pt"
+    values |= {"pretrained": str(weights), "learning_rate": 0.0, "epochs": 1, "samples_per_epoch": 4}
+    run(bundle, "train", **values)
+    start = torch.load(weights, weights_only=True)
+    state = torch.load(tmp_path / "models" / "last.pt", weights_only=True)["network"]
+    learnt = [name for name in start if name.endswith("weight")]
+    assert learnt
+    assert all(torch.equal(start[name], state[name]) for name in learnt)
+
+
 def test_two_processes_score_what_one_scores(bundle, pictures, trained, tmp_path):
-    values = {"dataset_dir": str(pictures), "ckpt_dir": str(trained / "models"), **small(bundle)}
+    values = {"dataset_dir": str(pictures), "ckpt_dir": str(trained / "models"), **SMALL}
     run(bundle, "evaluate", output_dir=str(tmp_path / "one"), **values)
     one = read_scores(tmp_path / "one", bundle)
     assert len(one) > 2
@@ -160,6 +169,19 @@ def test_two_processes_score_what_one_scores(bundle, pictures, trained, tmp_path
     assert read_scores(tmp_path / "two", bundle) == pytest.approx(one, abs=1e-6)
 
 
+def test_two_processes_train_one_model(tmp_path):
+    draw_frames(tmp_path / "raw")
+    values = {"dataset_dir": str(tmp_path / "raw"), "output_dir": str(tmp_path / "out")}
+    command(
+        *("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"),
+        *("--config_file", BUNDLES / "ultrasound_nerve" / "configs" / "multi_gpu_train.json"),
+        overrides={**values, **training("ultrasound_nerve"), "epochs": 1},
+        cwd=tmp_path,
+    )
+    assert torch.load(tmp_path / "out" / "models" / "last.pt", weights_only=True)["epoch"] == 1
+    assert (tmp_path / "out" / "models" / "model.pt").is_file()
+
+
 def test_inference_from_a_foreign_directory_writes_the_pixels_of_the_picture(
     bundle, pictures, trained, tmp_path
 ):
@@ -168,7 +190,7 @@ def test_inference_from_a_foreign_directory_writes_the_pixels_of_the_picture(
     source = tmp_path / "in" / f"case_7{Path(image).suffix}"
     source.write_bytes((pictures / image).read_bytes())
     file = BUNDLES / bundle / "configs" / "inference.json"
-    values = {"dataset_dir": str(source.parent), "ckpt_dir": str(trained / "models"), **small(bundle)}
+    values = {"dataset_dir": str(source.parent), "ckpt_dir": str(trained / "models"), **SMALL}
     values |= {"output_dir": str(tmp_path / "out"), "save_probability": True}
     command("monai.bundle", "run", "--config_file", file, overrides=values, cwd=tmp_path)
     folder = tmp_path / "out" / "case_7"
@@ -183,12 +205,19 @@ def test_inference_from_a_foreign_directory_writes_the_pixels_of_the_picture(
     assert volume.GetDirection() == (1, 0, 0, 0, 1, 0, 0, 0, 1)
     classes = sitk.GetArrayFromImage(volume)[0]
     assert np.array_equal(classes * (1 if bundle == "synthetic_shapes" else 255), mask)
+    probability = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "case_7_prob.nii.gz"))).squeeze()
+    if bundle == "synthetic_shapes":
+        assert np.array_equal(probability.argmax(axis=np.argmin(probability.shape)), classes)
+    else:
+        threshold = json.loads((trained / "models" / "threshold.json").read_text())["threshold"]
+        assert 0 < probability.max() < 1
+        assert np.array_equal(probability >= np.float32(threshold), classes)
 
 
 def test_the_zoo_finds_its_properties_and_verifies_the_network(bundle, pictures, trained, tmp_path):
     configs = BUNDLES / bundle / "configs"
     for workflow in ("train", "evaluate", "inference"):
-        values = {"dataset_dir": str(pictures), "output_dir": str(tmp_path / workflow), **small(bundle)}
+        values = {"dataset_dir": str(pictures), "output_dir": str(tmp_path / workflow), **SMALL}
         values |= {} if workflow == "train" else {"ckpt_dir": str(trained / "models")}
         instance = ConfigWorkflow(
             config_file=str(configs / f"{workflow}.json"),

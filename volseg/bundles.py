@@ -51,8 +51,8 @@ RUN_ARGUMENTS = {
 RUN_ARGUMENTS |= {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "workflow_type"}
 LINE_LENGTH = 110
 _WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
-# what a wrong value on the command line, a missing file or a small machine ends in
-_USER_ERRORS = (ValueError, TypeError, OSError, MemoryError, torch.OutOfMemoryError)
+# what a wrong value on the command line, a missing file or library or a small machine ends in
+_USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, torch.OutOfMemoryError)
 _WORKER_REFUSAL = re.compile(r"^[\w.]*InputError: (.+?)(?=\n\n|\Z)", re.DOTALL | re.MULTILINE)
 _MOST_LINES = 5
 logger = logging.getLogger(__name__)
@@ -204,31 +204,47 @@ def check_overrides(arguments: Sequence[str], config: Mapping[str, Any]) -> None
     """Refuse an override that names nothing in the config; MONAI adds it silently.
 
     Args:
-        arguments: the command line behind `run`.
+        arguments: the command line behind `run`; the file of its `--args_file` is checked too.
         config: the merged config.
 
     Raises:
-        InputError: with the nearest id.
+        InputError: with the nearest id, or when a part in that file would drop the rest of its component.
     """
+    for file, values in _args_files(arguments):
+        for name, value in values.items():
+            if name not in RUN_ARGUMENTS and not name.startswith("_meta_"):
+                identifier = name.lstrip("+").replace("#", "::")
+                node = _check_identifier(identifier, config, source=f"{file}: {name}")
+                if not name.startswith("+"):
+                    _check_whole(f"{file}: {name}", identifier, value, node)
     for argument in arguments:
         if not argument.startswith("--") or len(argument) < 3:
             continue
         identifier = argument[2:].split("=", 1)[0].lstrip("+").replace("#", "::")
         if identifier.replace("-", "_") in RUN_ARGUMENTS or identifier.startswith("_meta_"):
             continue
-        _check_identifier(identifier, config)
+        _check_identifier(identifier, config, source=f"--{identifier}")
 
 
-def _check_identifier(identifier: str, config: Mapping[str, Any]) -> None:
+def _check_whole(source: str, identifier: str, value: Any, node: Any) -> None:
+    # MONAI replaces the component by the value: whoever nests in JSON would lose all that is not named.
+    if not (isinstance(value, dict) and isinstance(node, Mapping)) or "_target_" in value or not value:
+        return
+    if "_target_" in node or value.keys() < node.keys():
+        remedy = f"write each value as {identifier}::{next(iter(value))}"
+        refuse(source, f"the whole of {identifier}", f"only {', '.join(value)}", remedy)
+
+
+def _check_identifier(identifier: str, config: Mapping[str, Any], *, source: str) -> Any:
     node: Any = config
     parts = identifier.split("::")
     for depth, part in enumerate(parts):
         known = _children(node, last=depth == len(parts) - 1)
         if known is None:
-            return
+            return None
         if part not in known:
             where = "::".join(parts[:depth]) or "this config"
-            refuse(f"--{identifier}", f"an id of {where}", repr(part), nearest(part, known))
+            refuse(source, f"an id of {where}", repr(part), nearest(part, known))
         node = (
             node[int(part)]
             if isinstance(node, list)
@@ -236,6 +252,7 @@ def _check_identifier(identifier: str, config: Mapping[str, Any]) -> None:
             if isinstance(node, Mapping)
             else None
         )
+    return node
 
 
 def _children(node: Any, *, last: bool) -> list[str] | None:
@@ -267,13 +284,29 @@ def _parameters(target: str) -> list[str] | None:
 
 
 def _config_files(arguments: Sequence[str]) -> list[str]:
+    """The config files of a run, named on its command line or in its `--args_file`."""
+    named = [values.get("config_file") for _, values in _args_files(arguments)][-1:]
+    return _file_list(_option(arguments, "config_file") or named)
+
+
+def _args_files(arguments: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    files = _file_list(_option(arguments, "args_file"))
+    return [(file, ConfigParser.load_config_file(file)) for file in files if Path(file).is_file()]
+
+
+def _option(arguments: Sequence[str], wanted: str) -> str | None:
     for position, argument in enumerate(arguments):
         name, has_value, value = argument.partition("=")
-        if name.lstrip("-").replace("-", "_") == "config_file" and name.startswith("--"):
-            value = value if has_value else (list(arguments[position + 1 : position + 2]) or [""])[0]
-            parsed = ast.literal_eval(value) if value.strip().startswith("[") else [value]
-            return [str(file) for file in parsed if file]
-    return []
+        if name.lstrip("-").replace("-", "_") == wanted and name.startswith("--"):
+            return value if has_value else (list(arguments[position + 1 : position + 2]) or [""])[0]
+    return None
+
+
+def _file_list(given: Any) -> list[str]:
+    if isinstance(given, list | tuple):
+        return [file for item in given for file in _file_list(item)]
+    text = str(given or "").strip()
+    return [str(file) for file in ast.literal_eval(text)] if text.startswith("[") else [text] * bool(text)
 
 
 def _own_process() -> None:

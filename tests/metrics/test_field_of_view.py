@@ -50,6 +50,16 @@ def test_the_metric_reads_the_field_of_view_off_the_label():
     assert metric.get_buffer().shape == (2, 1)
 
 
+def test_missed_and_spurious_images_are_counted():
+    vessel, nothing = torch.tensor([[0, 1, 1, 255]]), torch.tensor([[0, 0, 0, 255]])
+    sure, silent = torch.tensor([[0.1, 0.9, 0.8, 0.9]]), torch.tensor([[0.1, 0.2, 0.3, 0.9]])
+    metric = FieldOfViewMetric("sensitivity")
+    pairs = [(sure, vessel), (silent, vessel), (sure, nothing), (silent, nothing)]
+    metric(*(torch.stack(each)[:, None] for each in zip(*pairs, strict=True)))
+    assert metric.aggregate().item() == 0.5
+    assert (metric.missed_count, metric.spurious_count, metric.undefined_count) == (1, 1, 2)
+
+
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="must have one shape"):
         compute_field_of_view_scores([0.5], [0, 1], [1, 1])

@@ -1,4 +1,7 @@
-"""Laws that every score of a mask obeys: nothing is gained by predicting less, or more than there is."""
+"""Laws that every score obeys: nothing is gained by predicting less, or more than there is.
+
+Where a published score cannot obey one, a test shows the exception, and the score's docstring tells it.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,15 @@ from volseg.metrics import (
     SurfaceDiceMetric,
     SurfaceDistanceMetric,
     VolumeDifferenceMetric,
+    compute_calibration_error,
     compute_cl_dice,
     compute_confusion_matrix,
     compute_confusion_measure,
+    compute_detection_auc,
     compute_dice,
+    compute_field_of_view_scores,
     compute_iou,
+    compute_lesion_counts,
     compute_lesion_f1,
     compute_surface_dice,
     compute_surface_distance,
@@ -64,6 +71,7 @@ SCORES = {
     "mean_iou": (pooled("mean_iou"), 1.0, None, 1),
     "accuracy": (pooled("accuracy"), 1.0, None, 1),
 }
+DISTANCES = ("hd95", "assd")
 every_score = pytest.mark.parametrize("name", SCORES)
 
 
@@ -116,6 +124,24 @@ def test_adding_a_false_component_never_improves(name, spans):
     assert sign * score(boxes(*spans), truth) <= sign * score(truth, truth)
 
 
+@pytest.mark.parametrize("name", sorted(SCORES.keys() - DISTANCES))
+@settings(max_examples=8, deadline=None)
+@given(spans=separate_boxes())
+def test_adding_a_false_component_to_half_a_prediction_never_improves(name, spans):
+    score, _, _, sign = SCORES[name]
+    truth, half = boxes(*spans[:2]), boxes(spans[0])
+    assert sign * score(boxes(spans[0], spans[2]), truth) <= sign * score(half, truth) + 1e-9
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_a_false_component_beside_a_missed_structure_shortens_the_way_to_it(name):
+    found, missed, beside = ((3, 6), (3, 6), (0, 2)), ((3, 6), (3, 6), (11, 13)), ((3, 6), (3, 6), (7, 9))
+    score, truth = SCORES[name][0], boxes(found, missed)
+    assert score(boxes(found, beside), truth) < score(boxes(found), truth)
+    counts = (compute_lesion_counts(pred, truth) for pred in (boxes(found), boxes(found, beside)))
+    assert [each.spurious for each in counts] == [0, 1]
+
+
 @every_score
 def test_a_missed_structure_is_the_worst(name):
     score, _, worst, sign = SCORES[name]
@@ -157,11 +183,106 @@ def test_nan_is_refused(name):
         score(pred, boxes())
 
 
+def in_view(field):
+    return lambda p, t: getattr(compute_field_of_view_scores(p, t, np.ones(SHAPE)), field)
+
+
+def of_slices(p, t):
+    return compute_detection_auc(p.max(axis=(0, 1)), t.max(axis=(0, 1)))
+
+
+# name: score of probabilities, perfect value, value of a missed structure, larger is better
+SOFT_SCORES = {
+    "auc": (in_view("auc"), 1.0, 0.5, 1),
+    "accuracy_in_view": (in_view("accuracy"), 1.0, 1 - 27 / math.prod(SHAPE), 1),
+    "sensitivity": (in_view("sensitivity"), 1.0, 0.0, 1),
+    "specificity": (in_view("specificity"), 1.0, 1.0, 1),  # blind to what is missed
+    "detection_auc": (of_slices, 1.0, 0.5, 1),
+    "calibration_error": (compute_calibration_error, 0.0, 27 / math.prod(SHAPE), -1),
+}
+every_soft_score = pytest.mark.parametrize("name", SOFT_SCORES)
+every_ranked_score = pytest.mark.parametrize("name", sorted(SOFT_SCORES.keys() - {"calibration_error"}))
+
+
+def unsure(mask, seed):
+    """Probabilities that mostly agree with a mask."""
+    noise = np.random.default_rng(seed).random(SHAPE)
+    return np.clip(0.2 + 0.4 * mask + 0.6 * (noise - 0.5), 0.0, 1.0)
+
+
+@every_soft_score
+@settings(max_examples=8, deadline=None)
+@given(spans=separate_boxes())
+def test_a_sure_and_right_probability_is_perfect(name, spans):
+    score, perfect, _, _ = SOFT_SCORES[name]
+    truth = boxes(*spans[:2])
+    assert score(truth.astype(float), truth) == perfect
+
+
+@every_ranked_score
+@settings(max_examples=8, deadline=None)
+@given(spans=separate_boxes(), seed=st.integers(0, 99))
+def test_silencing_a_right_structure_never_improves(name, spans, seed):
+    score, _, _, sign = SOFT_SCORES[name]
+    truth = boxes(*spans[:2])
+    soft = unsure(truth, seed)
+    assert sign * score(np.where(boxes(spans[0]), 0.0, soft), truth) <= sign * score(soft, truth) + 1e-9
+
+
+@every_ranked_score
+@settings(max_examples=8, deadline=None)
+@given(spans=separate_boxes(), seed=st.integers(0, 99))
+def test_raising_a_false_structure_never_improves(name, spans, seed):
+    score, _, _, sign = SOFT_SCORES[name]
+    truth = boxes(*spans[:2])
+    soft = unsure(truth, seed)
+    assert sign * score(np.where(boxes(spans[2]), 1.0, soft), truth) <= sign * score(soft, truth) + 1e-9
+
+
+def test_silence_can_be_better_calibrated_than_a_right_guess():
+    truth = boxes(((1, 4), (2, 5), (3, 6)))
+    hesitant = np.where(truth, 0.6, 0.3)
+    assert compute_calibration_error(np.zeros(SHAPE), truth) < compute_calibration_error(hesitant, truth)
+
+
+@every_soft_score
+def test_a_structure_that_gets_no_probability_has_the_documented_value(name):
+    score, perfect, worst, _ = SOFT_SCORES[name]
+    assert score(np.zeros(SHAPE), boxes(((1, 4), (2, 5), (3, 6)))) == pytest.approx(worst)
+    assert score(1.0 - boxes(), boxes()) != perfect
+
+
+@every_soft_score
+def test_two_empty_volumes_are_undefined_or_perfect(name):
+    score, perfect, _, _ = SOFT_SCORES[name]
+    value = score(np.zeros(SHAPE), boxes())
+    undefined = name in ("auc", "sensitivity", "detection_auc")
+    assert math.isnan(value) if undefined else value == perfect
+
+
+@every_soft_score
+def test_a_probability_that_is_nan_is_refused(name):
+    soft = np.full(SHAPE, 0.5)
+    soft[8, 0, 12] = np.nan
+    with pytest.raises(ValueError, match=r"probability must lie in \[0, 1\]|scores must be numbers, got NaN"):
+        SOFT_SCORES[name][0](soft, boxes(((0, 1), (0, 1), (0, 1))))
+
+
+@every_soft_score
+def test_one_sure_voxel_at_the_border_is_perfect(name):
+    score, perfect, _, _ = SOFT_SCORES[name]
+    voxel = boxes(((8, 9), (0, 1), (12, 13)))
+    assert score(voxel.astype(float), voxel) == perfect
+
+
 METRICS = {
     "dice": DiceMetric(),
     "iou": IoUMetric(),
     "surface_dice": SurfaceDiceMetric(SPACING),
+    "dice_swept": DiceMetric(thresholds=[0.25, 0.5]),
+    "surface_dice_swept": SurfaceDiceMetric(SPACING, thresholds=[0.25, 0.5]),
     "hd95": SurfaceDistanceMetric("hd95", spacing_mm=SPACING),
+    "assd": SurfaceDistanceMetric("assd", spacing_mm=SPACING),
     "cl_dice": ClDiceMetric(),
     "lesion_f1": LesionF1Metric(),
     "volume": VolumeDifferenceMetric(spacing_mm=SPACING),
@@ -175,12 +296,26 @@ def test_no_case_is_dropped_silently(name):
     truth = torch.from_numpy(np.stack((full, full, nothing, nothing)))[:, None]
     metric = METRICS[name]
     metric.reset()
-    metric(batch[0], truth)
+    metric(batch[0].float() if name.endswith("swept") else batch[0], truth)
     score = metric.aggregate().item()
     counts = metric.missed_count, metric.spurious_count, metric.undefined_count
-    expected = {"hd95": 2 * DIAGONAL / 3, "volume": 2 * 27 * math.prod(SPACING) / 4}
+    expected = {name: 2 * DIAGONAL / 3 for name in DISTANCES} | {"volume": 2 * 27 * math.prod(SPACING) / 4}
     assert score == pytest.approx(expected.get(name, 1 / 3))
     assert counts == (1, 1, 0 if name == "volume" else 1)
+
+
+def test_a_class_that_no_case_has_is_counted_and_left_out():
+    structure = torch.from_numpy(boxes(((1, 4), (2, 5), (3, 6))))
+    one_hot = torch.stack([1 - structure, structure, torch.zeros_like(structure)])[None]
+    for metric in (
+        DiceMetric(),
+        IoUMetric(),
+        SurfaceDiceMetric(SPACING),
+        SurfaceDistanceMetric(spacing_mm=SPACING),
+    ):
+        metric(one_hot, structure[None, None])
+        assert metric.aggregate().item() == (0.0 if isinstance(metric, SurfaceDistanceMetric) else 1.0)
+        assert metric.undefined_count == 1
 
 
 def test_a_volume_difference_does_not_see_places():

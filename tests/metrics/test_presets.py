@@ -31,6 +31,35 @@ def test_sennet_scores_in_voxels_and_reports_millimetres_beside():
     assert report.beside["surface_dice_mm"] != pytest.approx(report.score, abs=1e-3)
 
 
+def test_sennet_weighs_a_small_volume_like_a_large_one():
+    small, large = box(1, 1, 1), np.ones((17, 15, 13), dtype=np.uint8)
+    cases = [ScoredCase("a", large, large), ScoredCase("b", box(), small)]
+    report = score_preset("sennet", cases)
+    assert (report.score, report.beside["worst_volume"], report.beside["missed"]) == (0.5, 0.0, 1)
+
+
+# AI Challenger 2018, validation case 11: voxels by class of the truth (rows: none, REA, SRF) and of the
+# prediction, counted on the four published models' predictions; Dice of REA and SRF by hand from the counts
+PUBLISHED_MODELS = {
+    "model_0": ([[790401, 6900, 7], [7089, 75623, 1150], [0, 928, 13472]], (151246 / 167313, 26944 / 29029)),
+    "model_1": ([[789597, 7709, 2], [3360, 79840, 662], [0, 879, 13521]], (159680 / 172290, 27042 / 28585)),
+    "model_2": ([[789435, 7873, 0], [2698, 80357, 807], [0, 534, 13866]], (160714 / 172626, 27732 / 29073)),
+    "model_3": ([[789968, 7340, 0], [4249, 78650, 963], [0, 994, 13406]], (157300 / 170846, 26812 / 28769)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_MODELS)
+def test_aic_edema_scores_the_published_models_on_their_case(name):
+    counts, dice = PUBLISHED_MODELS[name]
+    truth, pred = (np.repeat(side.ravel(), np.ravel(counts)) for side in np.indices((3, 3)))
+    shape = 83, 166, 65
+    report = score_preset("aic-edema", [ScoredCase("val_case11", pred.reshape(shape), truth.reshape(shape))])
+    assert report.score == pytest.approx(np.mean(dice), abs=1e-12)
+    assert [report.beside["dice_REA"], report.beside["dice_SRF"]] == pytest.approx(list(dice), abs=1e-12)
+    assert math.isnan(report.beside["dice_PED"])  # the case has none, and none was predicted
+    assert (report.beside["spurious"], report.beside["empty"]) == (0, 1)
+
+
 def test_aic_edema_lets_a_false_alarm_go_free_and_says_so():
     pred = box(1, 1, 1) + box(4, 4, 4, value=3)
     report = score_preset("aic-edema", [ScoredCase("a", pred, box(1, 1, 1))])
@@ -70,6 +99,34 @@ def test_nerve_pays_for_empty_frames_and_says_how_much():
     assert (report.beside["recall"], report.beside["false_negative_pixels"]) == (0.0, 9)
 
 
+def test_nerve_gives_an_empty_submission_the_share_of_empty_frames():
+    # the challenge's test set: 0.51 for predicting nothing at all
+    truths = [box(1, 1, shape=(6, 7)) if k < 49 else box(shape=(6, 7)) for k in range(100)]
+    nothing, everywhere = box(shape=(6, 7)), box(1, 1, shape=(6, 7))
+    names = [f"{k}" for k in range(100)]
+    silent, loud = (
+        score_preset("nerve", [ScoredCase(n, pred, t) for n, t in zip(names, truths, strict=True)])
+        for pred in (nothing, everywhere)
+    )
+    assert silent.score == silent.beside["empty_submission"] == pytest.approx(0.51)
+    assert loud.score == pytest.approx(0.49)  # every nerve found, and yet below silence
+    assert (loud.beside["dice_of_frames_with_nerve"], silent.beside["dice_of_frames_with_nerve"]) == (
+        1.0,
+        0.0,
+    )
+
+
+def test_drive_ranks_the_probabilities_inside_the_field_of_view_only():
+    truth = np.array([[1, 1, 0, 0, 0, 1]])
+    soft = np.array([[0.9, 0.4, 0.6, 0.1, 1.0, 0.0]], dtype=np.float32)
+    view = np.array([[1, 1, 1, 1, 0, 0]])
+    case = ScoredCase("a", soft >= 0.5, truth, probability=soft, field_of_view=view)
+    beside = score_preset("drive", [case]).beside
+    assert beside["auc"] == 0.75  # three of the four pairs in view are in order
+    assert (beside["accuracy"], beside["sensitivity"], beside["specificity"]) == (0.5, 0.5, 0.5)
+    assert (beside["iou_in_view"], beside["pixels_predicted_out_of_view"]) == (pytest.approx(1 / 3), 1)
+
+
 def test_drive_scores_all_pixels_and_the_field_of_view_beside():
     truth, view = box(1, 1, shape=(6, 7)), np.ones((6, 7))
     pred = truth.copy()
@@ -88,6 +145,7 @@ def test_shapes_pools_the_images():
     iou = 6 / 9, 2 / 4, 1 / 2
     assert report.score == pytest.approx(np.mean(iou))
     assert report.beside["mean_iou_without_background"] == pytest.approx(0.5)
+    assert report.beside["mean_iou_over_images"] == pytest.approx((1 + (3 / 6 + 0 + 0) / 3) / 2)
     assert report.beside["missed"] == 1
 
 

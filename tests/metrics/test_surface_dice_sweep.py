@@ -82,17 +82,18 @@ def test_integers_wider_than_a_byte_are_refused():
         compute_surface_dice_sweep(volume, volume, spacing_mm=SPACING, thresholds=[0.5])
 
 
-@pytest.mark.parametrize("thresholds", [[], [0.5, 0.5], [0.5, 0.4], [0.0, 0.5], [0.5, 1.5]], ids=str)
+@pytest.mark.parametrize("thresholds", [[], [0.5, 0.5], [0.5, 0.4], [0.0, 0.5], [0.5, 1.5], [1e-9]], ids=str)
 def test_thresholds_out_of_order_are_refused(thresholds):
-    volume = np.zeros((2, 3, 4))
+    volume = np.zeros((2, 3, 4), dtype=np.float16)
     with pytest.raises(ValueError, match="thresholds must be 1 to 255 rising numbers"):
         compute_surface_dice_sweep(volume, volume, spacing_mm=SPACING, thresholds=thresholds)
 
 
-@pytest.mark.parametrize(("block", "batch"), [(1, 7), (300, 64), (1 << 17, 1)], ids=str)
+@pytest.mark.parametrize(("block", "batch"), [(1, 7), (200, 64), (1 << 17, 1)], ids=str)
 def test_how_much_is_read_and_counted_at_a_time_changes_nothing(monkeypatch, block, batch):
     rng = np.random.default_rng(3)
-    soft, truth = rng.random((5, 9, 7), dtype=np.float32), rng.random((5, 9, 7)) < 0.3
+    soft, truth = rng.random((19, 9, 7), dtype=np.float32), rng.random((19, 9, 7)) < 0.3
+    soft[2:11], truth[4:12], soft[14:], truth[15:] = 0, False, 0, False  # slices apart, and an empty end
     whole = compute_surface_dice_sweep(soft, truth, spacing_mm=SPACING, thresholds=PERCENTS)
     monkeypatch.setattr(surface_dice_sweep, "_BLOCK", block)
     monkeypatch.setattr(surface_dice_sweep, "_BATCH", batch)
@@ -102,8 +103,8 @@ def test_how_much_is_read_and_counted_at_a_time_changes_nothing(monkeypatch, blo
 
 @pytest.mark.parametrize(
     "thresholds",
-    [np.linspace(0.5, 0.5001, 255), [1e-9, 0.2], [np.nextafter(1.0, 0.0), 1.0]],
-    ids=["crowded", "rounds_to_zero_in_half_precision", "next_to_one"],
+    [np.linspace(0.5, 0.5001, 30), [1e-7, 0.2], [np.nextafter(1.0, 0.0), 1.0]],
+    ids=["crowded", "next_to_zero", "next_to_one"],
 )
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f4", np.float64])
 def test_thresholds_are_compared_in_the_precision_of_the_probability(dtype, thresholds):

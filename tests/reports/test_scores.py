@@ -236,7 +236,8 @@ def test_a_datalist_names_cases_groups_and_classes(folders, tmp_path):
     report = score_folders(folders[0], tmp_path, section="all", surfaces=False)
     assert report.classes == {1: "artery", 2: "vein"}
     assert list(report.groups) == ["case_1", "case_2"]
-    with pytest.raises(InputError, match="case_1, case_10 without a truth"):  # the test section is the default
+    # the test section is the default
+    with pytest.raises(InputError, match="case_1, case_10 without a truth"):
         score_folders(folders[0], tmp_path)
 
 

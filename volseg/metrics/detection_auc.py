@@ -26,6 +26,8 @@ class DetectionAUCMetric(CumulativeIterationMetric):
     hold no lesion.
 
     A class that all or no items hold has no AUC: it is left out of the mean and counted in `undefined_count`.
+    A lesion that is missed in all slices alike scores 0.5, as guessing does: there is no threshold, so that
+    nothing is "missed" as a whole.
 
     Args:
         level: "slice" or "volume".

@@ -29,7 +29,9 @@ class FieldOfViewMetric(CumulativeIterationMetric):
 
     `y_pred` is (B, 1, ...) probabilities; `y` is (B, 1, ...) with 0, 1, and 255 outside the field of view.
     Images where the score is undefined (no vessel: AUC, sensitivity) are left out and counted in
-    `undefined_count`.
+    `undefined_count`. Of an image whose vessels are all missed the sensitivity is 0 and the AUC that of the
+    probabilities, 0.5 where they are all the same; accuracy and specificity hardly show it: read
+    `missed_count`.
 
     Args:
         score: field of `FieldOfViewScores`.
@@ -37,6 +39,8 @@ class FieldOfViewMetric(CumulativeIterationMetric):
 
     Attributes:
         means: after `aggregate`, all four scores.
+        missed_count: images with vessels in which nothing reaches the threshold.
+        spurious_count: images without vessels in which something does.
         undefined_count: images left out of the mean.
     """
 
@@ -46,14 +50,19 @@ class FieldOfViewMetric(CumulativeIterationMetric):
             raise ValueError(f"score must be one of {', '.join(FieldOfViewScores._fields)}, got {score!r}")
         self.score = score
         self.threshold = check_fraction("threshold", threshold)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images and the results of the last `aggregate`."""
+        super().reset()
         self.means: FieldOfViewScores | None = None
-        self.undefined_count = 0
+        self.missed_count = self.spurious_count = self.undefined_count = 0
 
     def get_buffer(self) -> torch.Tensor | None:
         """The score (N, 1) of all images on all ranks; None before the first."""
-        scores = super().get_buffer()
+        buffers = super().get_buffer()
         column = FieldOfViewScores._fields.index(self.score)
-        return None if scores is None else scores[:, column : column + 1]
+        return None if buffers is None else buffers[0][:, column : column + 1]
 
     def aggregate(self) -> torch.Tensor:
         """Mean score as a scalar tensor; also sets the attributes.
@@ -61,22 +70,27 @@ class FieldOfViewMetric(CumulativeIterationMetric):
         Raises:
             ValueError: before any image was scored.
         """
-        scores = super().get_buffer()
-        if scores is None:
+        buffers = super().get_buffer()
+        if buffers is None:
             raise ValueError("FieldOfViewMetric has scored no image yet; call it with y_pred and y first")
+        scores, in_pred, in_truth = buffers
         means = scores.nanmean(dim=0)
         self.means = FieldOfViewScores(*means.tolist())
         column = FieldOfViewScores._fields.index(self.score)
+        self.missed_count = int((in_truth & ~in_pred).sum())
+        self.spurious_count = int((in_pred & ~in_truth).sum())
         self.undefined_count = int(scores[:, column].isnan().sum())
         return means[column]
 
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **_: Any) -> torch.Tensor:
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **_: Any) -> list[torch.Tensor]:
         pairs = zip(y_pred, y, strict=True)
         scores = [
             compute_field_of_view_scores(soft, truth == 1, truth != IGNORE, threshold=self.threshold)
             for soft, truth in pairs
         ]
-        return torch.tensor(scores, dtype=torch.float64, device=y_pred.device)
+        found = (y_pred >= self.threshold) & (y != IGNORE)
+        flags = (mask.as_subclass(torch.Tensor).flatten(1).any(dim=1) for mask in (found, y == 1))
+        return [torch.tensor(scores, dtype=torch.float64, device=y_pred.device), *flags]
 
 
 def compute_field_of_view_scores(

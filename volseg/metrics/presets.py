@@ -71,8 +71,9 @@ def score_preset(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
     - "aic-edema": Dice per lesion class on whole volumes, left out where the truth lacks the class, mean over
       volumes, then over classes; AUC of the slices.
     - "nerve": mean over images of Dice, 1 where both are empty.
-    - "drive": mean IoU over images, all pixels; AUC, accuracy, sensitivity, specificity inside the field of
-    view. - "shapes": mean IoU of three classes from one pooled confusion matrix.
+    - "drive": mean IoU over images, all pixels; AUC, accuracy, sensitivity and specificity inside the field
+      of view.
+    - "shapes": mean IoU of three classes from one pooled confusion matrix.
 
     Args:
         preset: a key of `PRESETS`.

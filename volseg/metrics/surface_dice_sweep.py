@@ -106,37 +106,46 @@ class _Window:
         self.ledger = ledger
         self.levels_of = levels_of
         self.levels, self.labels = np.zeros((2, self.old + self.new + self.row + 1), dtype=np.uint8)
-        # of the neighbourhood whose corner 0 is at a place: is its level not one, is the truth's surface there?
+        # of the neighbourhood that begins at a place: are its levels several, and the truth's surface there?
         self.mixed, self.near = np.zeros((2, self.plane + self.new), dtype=np.bool_)
         self.waiting = np.zeros(0, dtype=np.intp)  # voxels of the last slice, which lack the next
+        self.empty_slices = 2
 
     def advance(self, soft: npt.NDArray[Any], mask: npt.NDArray[Any], ignore_value: int | None) -> None:
         """Take in the next slices, and book what is complete."""
+        ignored = None if ignore_value is None else mask == ignore_value
+        labels = mask_of(mask, "truth")
+        if ignored is not None:
+            labels = labels & ~ignored
+        places, levels = self.levels_of(soft, ignored)
+        nothing = not len(places) and not labels.any()
+        if nothing and self.empty_slices >= 2:
+            return
+        self.empty_slices = self.empty_slices + self.slices if nothing else 0
+        self._shift()
+        grid = self.labels[self.old : self.old + self.new].reshape(self.slices, -1, self.row)
+        grid[: len(labels), 1:, 1:] = labels
+        first = self._first_neighbours(places)
+        self.levels[self._step(1, 1, 1) :][first] = levels
+        self._book_surface()
+        first = np.concatenate((self.waiting, first))
+        complete = np.searchsorted(first, self.new)
+        self._book_voxels(first[:complete])
+        self.waiting = first[complete:] - self.new
+
+    def _shift(self) -> None:
         for volume in (self.levels, self.labels):
             volume[: self.old] = volume[self.new : self.new + self.old]
             volume[self.old :] = 0
         for cells in (self.mixed, self.near):
             cells[: self.plane] = cells[self.new :]
-        voxels = np.concatenate((self.waiting, self._fill(soft, mask, ignore_value)))
-        self._book_surface()
-        complete = np.searchsorted(voxels, self.new)
-        self._book_voxels(voxels[:complete])
-        self.waiting = voxels[complete:] - self.new
 
-    def _fill(self, soft: npt.NDArray[Any], mask: npt.NDArray[Any], ignore_value: int | None) -> _Places:
-        """Write new slices; return the first neighbours, (0, 0, 0) of `_NEIGHBOURS`, of their foreground."""
-        ignored = None if ignore_value is None else mask == ignore_value
-        labels = mask_of(mask, "truth")
-        if ignored is not None:
-            labels = labels & ~ignored
-        grid = self.labels[self.old : self.old + self.new].reshape(self.slices, -1, self.row)
-        grid[: len(labels), 1:, 1:] = labels
-        places, levels = self.levels_of(soft, ignored)
+    def _first_neighbours(self, places: _Places) -> _Places:
+        """Turn places in the new slices into those of the neighbours (0, 0, 0) in the window."""
         height, width = self.shape
         first = places + places // width
         first += places // (height * width) * self.row
         first += self.plane
-        self.levels[self._step(1, 1, 1) :][first] = levels
         return first
 
     def _book_surface(self) -> None:
@@ -257,27 +266,29 @@ def _as_code(bits: Sequence[_Bytes]) -> _Bytes:
 
 def _quantiser(thresholds: Sequence[float], dtype: np.dtype[Any]) -> _Quantiser:
     """Function from slices of probabilities to the flat places that reach a threshold, and how many each."""
-    rising = np.asarray(thresholds, dtype=np.float64)
-    counted = rising.ndim == 1 and 1 <= len(rising) <= 255
-    if not counted or (np.diff(rising, prepend=0.0) <= 0).any() or rising[-1] > 1:
-        raise ValueError(f"thresholds must be 1 to 255 rising numbers in (0, 1], got {list(thresholds)}")
     native = dtype.newbyteorder("=")
-    if native == np.uint8:
-        table = np.searchsorted(rising, np.arange(256) / 255.0, side="right").astype(np.uint8)
-        return _BitQuantiser(native, np.uint8(table.searchsorted(1)), table.take)
-    if native not in (np.float16, np.float32, np.float64):
+    if native not in (np.uint8, np.float16, np.float32, np.float64):
         raise ValueError(
             f"probability must be floating-point or uint8, got {dtype}; pass a mask to compute_surface_dice"
         )
-    edges = rising.astype(native)
-    return _BitQuantiser(native, edges[0], _float_levels(edges))
+    rising = np.asarray(thresholds, dtype=np.float64)
+    counted = rising.ndim == 1 and 1 <= len(rising) <= 255
+    edges = rising if native == np.uint8 else rising.astype(native)
+    if not counted or (np.diff(rising, prepend=0.0) <= 0).any() or not 0 < edges[0] <= rising[-1] <= 1:
+        raise ValueError(
+            f"thresholds must be 1 to 255 rising numbers in (0, 1] as {dtype}, got {list(thresholds)}"
+        )
+    if native != np.uint8:
+        return _BitQuantiser(native, edges[0], _float_levels(edges))
+    levels = np.searchsorted(rising, np.arange(256) / 255.0, side="right").astype(np.uint8)
+    return _BitQuantiser(native, np.uint8(levels.searchsorted(1)), levels.take)
 
 
 class _BitQuantiser:
     """Finds the voxels that reach the lowest threshold; the others of a sparse structure cost little.
 
-    Numbers of at least 0 are ordered as the integers of the same bits, which compare faster; negative ones and
-    NaN are integers above all of them.
+    Numbers of at least 0 are ordered as the integers of the same bits, which compare faster; negative ones
+    and NaN are integers above all of them.
     """
 
     def __init__(
@@ -291,20 +302,21 @@ class _BitQuantiser:
 
     def __call__(self, planes: npt.NDArray[Any], ignored: _Flags | None) -> tuple[_Places, _Bytes]:
         flat = np.ascontiguousarray(planes, dtype=self.dtype).ravel()
-        if flat.size and flat.view(self.bits).max() > self.highest:
-            flat = _in_range(flat)
-        reached = flat.view(self.bits) >= self.lowest
+        places = np.flatnonzero(flat.view(self.bits) >= self.lowest)
+        values = flat.take(places)
+        if len(values) and values.view(self.bits).max() > self.highest:
+            _check_range(values)
+            places, values = places[values > 0], values[values > 0]
         if ignored is not None:
-            reached &= ~ignored.ravel()
-        places = np.flatnonzero(reached)
-        return places, self.levels_of(flat.take(places))
+            labelled = ~ignored.ravel()[places]
+            places, values = places[labelled], values[labelled]
+        return places, self.levels_of(values)
 
 
-def _in_range(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _check_range(values: npt.NDArray[Any]) -> None:
     if not (values.min() >= -_SLACK and values.max() <= 1.0 + _SLACK):
         found = f"{values.min()} to {values.max()}"
         raise ValueError(f"probability must lie in [0, 1], got {found}; apply sigmoid and look for NaN")
-    return np.where(values > 0, values, values.dtype.type(0))
 
 
 def _float_levels(edges: npt.NDArray[Any]) -> Callable[[npt.NDArray[Any]], _Bytes]:

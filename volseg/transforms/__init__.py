@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from volseg.transforms.contrast import ChooseChanneld, LimitContrastd
 from volseg.transforms.decide import DecideLabelsd
 from volseg.transforms.field_of_view import FieldOfViewd
 from volseg.transforms.foreground import ForegroundIndicesd
@@ -17,10 +18,12 @@ __all__ = [
     "IGNORE",
     "AssignSpacingd",
     "CheckPaird",
+    "ChooseChanneld",
     "DecideLabelsd",
     "FieldOfViewd",
     "ForegroundIndicesd",
     "IntensityStatisticsd",
+    "LimitContrastd",
     "MapLabelsd",
     "MaskUnlabelledd",
     "MatchSized",

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from volseg.checks import InputError
-from volseg.data.audit import group_pictures, join_pairs
+from volseg.data.audit import find_same_pictures, group_pictures, join_pairs
 
 
 def photograph(seed):
@@ -39,6 +39,45 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"broken\.png"):
         group_pictures([tmp_path / "broken.png"])
+
+
+def test_the_same_pictures_are_those_of_one_size_that_hardly_differ(tmp_path):
+    picture = photograph(0)
+    nearly = picture.copy()
+    nearly[5, 7:17] ^= 1
+    versions = {
+        "a": picture,
+        "smaller": picture[:-1],
+        "other": photograph(1),
+        "nearly": nearly,
+        "coloured": np.stack([picture] * 3, axis=-1),
+        "turned": np.rot90(picture),
+        "blank": np.zeros_like(picture),
+        "blank_too": np.zeros_like(picture),
+    }
+    paths = [tmp_path / f"{name}.png" for name in versions]
+    for path, pixels in zip(paths, versions.values(), strict=True):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+    assert find_same_pictures(paths) == [(0, 3), (0, 4), (3, 4)]
+    assert find_same_pictures(paths, below=10) == [(0, 4)]
+
+
+def test_pictures_of_other_types_are_not_compared(tmp_path):
+    paths = [tmp_path / name for name in ("a.tif", "b.tif")]
+    for path in paths:
+        Image.fromarray(photograph(0).astype(np.float32)).save(path)
+    assert find_same_pictures(paths) == []
+
+
+def test_a_single_picture_is_like_no_other(tmp_path):
+    assert find_same_pictures([tmp_path / "not_even_read.png"]) == []
+
+
+def test_one_of_two_pictures_that_cannot_be_read_is_named(tmp_path):
+    Image.fromarray(photograph(0)).save(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"broken\.png"):
+        find_same_pictures([tmp_path / "good.png", tmp_path / "broken.png"])
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))

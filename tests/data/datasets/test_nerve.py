@@ -64,6 +64,60 @@ def test_the_frames_of_a_subject_are_in_one_group_and_fold(challenge):
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_subjects_that_share_a_frame_are_in_one_group_and_fold(challenge, seed):
+    shared = frame(4, 3)
+    shared[0, 0] += 3  # not equal, but the same picture
+    tifffile.imwrite(challenge / "train/2_1.tif", shared, compression="lzw")
+    report = prepare_nerve(challenge, folds=2, seed=seed)
+    assert report.warnings == [
+        "subject_2 and subject_4 share frames (1 pair of the same picture): they are one group, subject_2+4"
+    ]
+    groups = {row.case: row.group for row in report.cases}
+    assert [groups[f"{subject}_1"] for subject in (1, 2, 3, 4)] == [
+        "subject_1", "subject_2+4", "subject_3", "subject_2+4",
+    ]  # fmt: skip
+    assert len({row.fold for row in report.cases if row.group == "subject_2+4"}) == 1
+    assert read_datalist(challenge / "datalist.json").training[3]["group"] == "subject_2+4"
+
+
+def test_without_shared_frames_the_list_is_as_if_nothing_was_compared(challenge, tmp_path_factory):
+    targets = [tmp_path_factory.mktemp(name) for name in ("compared", "not_compared")]
+    reports = [
+        prepare_nerve(challenge, output_dir=target, find_pairs=find_pairs)
+        for target, find_pairs in zip(targets, (None, lambda paths: []), strict=True)
+    ]
+    assert reports[0].warnings == []
+    texts = [(target / "datalist.json").read_bytes() for target in targets]
+    assert texts[0] == texts[1]
+
+
+def test_pairs_within_a_subject_join_nothing(challenge):
+    report = prepare_nerve(challenge, find_pairs=lambda paths: [(0, 1), (3, 5)])
+    assert report.warnings == []
+    assert len({row.group for row in report.cases}) == 4
+
+
+def test_a_chain_of_pairs_is_one_group_with_all_its_pairs_counted(challenge):
+    report = prepare_nerve(challenge, find_pairs=lambda paths: [(0, 3), (1, 4), (5, 9), (0, 1)])
+    assert report.warnings == [
+        "subject_1 and subject_2 and subject_4 share frames (3 pairs of the same picture): "
+        "they are one group, subject_1+2+4"
+    ]
+
+
+def test_subjects_that_all_share_frames_cannot_be_split(challenge):
+    faults = prepare_nerve(challenge, find_pairs=lambda paths: [(0, 3), (0, 6), (0, 9)]).faults
+    assert "expected at least two groups (subjects), got 'subject_1+2+3+4' alone" in faults[0]
+
+
+def test_test_frames_join_no_subjects(challenge):
+    (challenge / "test").mkdir()
+    tifffile.imwrite(challenge / "test/7.tif", frame(1, 1))
+    report = prepare_nerve(challenge)
+    assert (report.faults, report.warnings) == ([], [])
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_folds_share_the_subjects_with_many_empty_masks(challenge, seed):
     report = prepare_nerve(challenge, folds=2, seed=seed, overwrite=True)
     empty = [sum(row.foreground == 0 for row in report.cases if row.fold == fold) for fold in (0, 1)]

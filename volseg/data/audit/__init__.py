@@ -1,6 +1,7 @@
 """Near-duplicates and leaks: what a data set holds twice, and which splits would know their validation."""
 
 from volseg.data.audit.absolute_difference import (
+    SAME_DISTANCE,
     ClosePairs,
     find_close_pairs,
     measure_distance,
@@ -9,7 +10,7 @@ from volseg.data.audit.absolute_difference import (
 from volseg.data.audit.comparison import audit_frames
 from volseg.data.audit.findings import DuplicateGroup, Findings, FoundPair, Histogram
 from volseg.data.audit.frames import Frame, FrameStore
-from volseg.data.audit.groups import group_pictures, join_pairs
+from volseg.data.audit.groups import find_same_pictures, group_pictures, join_pairs
 from volseg.data.audit.regrouping import regroup
 from volseg.data.audit.resolutions import (
     RESOLUTIONS_NAME,
@@ -28,6 +29,7 @@ from volseg.data.audit.sources import find_audit_cases
 
 __all__ = [
     "RESOLUTIONS_NAME",
+    "SAME_DISTANCE",
     "SAME_PICTURE",
     "ClosePairs",
     "DuplicateGroup",
@@ -41,6 +43,7 @@ __all__ = [
     "describe_picture",
     "find_audit_cases",
     "find_close_pairs",
+    "find_same_pictures",
     "find_similar_pairs",
     "group_pictures",
     "join_pairs",

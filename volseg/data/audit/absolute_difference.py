@@ -18,7 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ClosePairs", "find_close_pairs", "measure_distance", "sample_distances"]
+__all__ = ["SAME_DISTANCE", "ClosePairs", "find_close_pairs", "measure_distance", "sample_distances"]
+
+SAME_DISTANCE = 1000
+"""Sum of absolute differences below which an audit calls two pictures the same one."""
 
 _FINEST = 64  # blocks along each edge of a frame; the coarser grids have 16 and 4
 _STEP = 4

@@ -9,9 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from volseg.checks import check_fraction
-from volseg.data.audit.absolute_difference import find_close_pairs, measure_distance, sample_distances
+from volseg.data.audit.absolute_difference import (
+    SAME_DISTANCE,
+    find_close_pairs,
+    measure_distance,
+    sample_distances,
+)
 from volseg.data.audit.findings import DuplicateGroup, Findings, FoundPair, Histogram
-from volseg.data.audit.frames import Frame, FrameStore
+from volseg.data.audit.frames import Frame, FrameStore, is_measurable
 from volseg.data.audit.groups import join_pairs
 from volseg.data.audit.masks import foreground_dice
 from volseg.data.audit.resolutions import Resolutions
@@ -32,7 +37,7 @@ _DECADES = 12
 def audit_frames(
     store: FrameStore,
     *,
-    threshold: int = 1000,
+    threshold: int = SAME_DISTANCE,
     similarity: float = SAME_PICTURE,
     resolutions: Resolutions | None = None,
 ) -> Findings:
@@ -74,22 +79,16 @@ def _close_pairs(
     store: FrameStore, threshold: int
 ) -> tuple[dict[tuple[int, int], int], list[Histogram], int]:
     close: dict[tuple[int, int], int] = {}
-    histograms, not_measured = [], 0
-    for members, stack in store.stacks():
-        kept = np.array([not store.frames[index].is_blank for index in members])
-        if stack.dtype.kind not in "bui" or stack.dtype.itemsize > 2:
-            not_measured += int(kept.sum())
-            continue
-        # a memory-mapped stack stays one unless blank frames are taken out
-        compared = stack if kept.all() else stack[kept]
-        indices = members[kept]
+    histograms, measured = [], 0
+    for indices, stack in store.measurable_stacks():
+        measured += len(indices)
         if len(indices) < 2:
             continue
-        found = find_close_pairs(compared, below=threshold)
+        found = find_close_pairs(stack, below=threshold)
         for first, second, distance in zip(*found, strict=True):
             close[int(indices[first]), int(indices[second])] = int(distance)
-        histograms.append(_histogram(compared, found.distance))
-    return close, histograms, not_measured
+        histograms.append(_histogram(stack, found.distance))
+    return close, histograms, sum(not frame.is_blank for frame in store.frames) - measured
 
 
 def _histogram(stack: npt.NDArray[Any], found: npt.NDArray[np.int64]) -> Histogram:
@@ -163,8 +162,7 @@ def _turned_distance(store: FrameStore, pair: SimilarPair) -> int | None:
         return None
     first, second = store.pixels(pair.first), store.pixels(pair.second)
     turned = turn_picture(second, angle_degrees=pair.angle_degrees, mirrored=pair.mirrored)
-    is_measured = first.dtype.kind in "bui" and first.dtype.itemsize <= 2
-    if not is_measured or (first.shape, first.dtype) != (turned.shape, turned.dtype):
+    if not is_measurable(first.dtype) or (first.shape, first.dtype) != (turned.shape, turned.dtype):
         return None
     return measure_distance(first, turned)
 

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ from volseg.data.picture_reader import read_picture
 from volseg.data.raster import RASTER_SUFFIXES
 from volseg.data.volume_reader import read_volume
 
-__all__ = ["Frame", "FrameStore", "brightness", "read_grey"]
+__all__ = ["Frame", "FrameStore", "brightness", "is_measurable", "read_grey"]
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _Pixels = npt.NDArray[Any]
@@ -76,6 +77,16 @@ def brightness(pixels: _Pixels) -> _Pixels:
     return pixels if pixels.ndim == 2 else pixels.astype(np.float32) @ _LUMA
 
 
+def is_measurable(dtype: np.dtype[Any]) -> bool:
+    """Tell whether pictures of a type have an exact sum of absolute differences: 8 or 16 bit.
+
+    Example:
+        >>> is_measurable(np.dtype("uint16")), is_measurable(np.dtype("float32"))
+        (True, False)
+    """
+    return dtype.kind in "bui" and dtype.itemsize <= 2
+
+
 @dataclass
 class FrameStore:
     """The frames of a data set, read once: pixels in temporary files, masks compressed in memory.
@@ -89,14 +100,12 @@ class FrameStore:
 
     Attributes:
         frames: what was read, in order.
-        descriptors: texture of each frame, all zero for blank ones.
         faults: a message for each case that could not be read; the others are there.
     """
 
     items: Sequence[CaseItem]
     max_bytes: int | None = None
     frames: list[Frame] = field(default_factory=list)
-    descriptors: list[Descriptor] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     _masks: list[tuple[tuple[int, ...], bytes] | None] = field(default_factory=list)
     _places: list[tuple[_Key, int]] = field(default_factory=list)
@@ -124,6 +133,12 @@ class FrameStore:
         self._stacks.clear()
         self._resources.close()
 
+    @cached_property
+    def descriptors(self) -> list[Descriptor]:
+        """Texture of each frame, all zero for blank ones; made when first asked for."""
+        indices = tqdm(range(len(self.frames)), desc="textures", unit="frame", disable=None)
+        return [describe_picture(brightness(self.pixels(index))) for index in indices]
+
     def pixels(self, index: int) -> _Pixels:
         """Return the (H, W) or (H, W, 3) pixels of a frame."""
         key, row = self._places[index]
@@ -136,10 +151,17 @@ class FrameStore:
             return None
         return np.frombuffer(zlib.decompress(packed[1]), dtype=np.uint8).reshape(packed[0])
 
-    def stacks(self) -> Iterator[tuple[npt.NDArray[np.int64], _Pixels]]:
-        """Give the frames of each size and type: their indices and a memory-mapped (N, H, W[, 3]) array."""
+    def measurable_stacks(self) -> Iterator[tuple[npt.NDArray[np.int64], _Pixels]]:
+        """Give the frames of each size and type: their indices and an (N, H, W[, 3]) array.
+
+        The array is memory-mapped unless blank frames are taken out. Types without an exact distance are
+        left out.
+        """
         for key, members in self._members.items():
-            yield np.array(members, dtype=np.int64), self._stacks[key]
+            stack = self._stacks[key]
+            if is_measurable(stack.dtype):
+                kept = np.array([not self.frames[index].is_blank for index in members])
+                yield np.array(members, dtype=np.int64)[kept], stack if kept.all() else stack[kept]
 
     def _read_all(self) -> None:
         folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="volseg-audit-")))
@@ -182,7 +204,6 @@ class FrameStore:
         self._places.append((key, len(members)))
         members.append(len(self.frames))
         self.frames.append(frame)
-        self.descriptors.append(describe_picture(brightness(pixels)))
         self._masks.append(None if mask is None else (mask.shape, zlib.compress(mask.tobytes(), 1)))
 
 

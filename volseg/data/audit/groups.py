@@ -1,14 +1,16 @@
-"""Groups of what belongs together: pairs joined, and the pictures that show the same."""
+"""Groups of what belongs together: pictures that are or show the same, and pairs joined."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from volseg.data.audit.frames import read_grey
+from volseg.checks import InputError
+from volseg.data.audit.absolute_difference import SAME_DISTANCE, find_close_pairs
+from volseg.data.audit.frames import FrameStore, read_grey
 from volseg.data.audit.similarity import SAME_PICTURE, describe_picture, find_similar_pairs
 
-__all__ = ["group_pictures", "join_pairs"]
+__all__ = ["find_same_pictures", "group_pictures", "join_pairs"]
 
 
 def group_pictures(paths: Sequence[str | Path], *, above: float = SAME_PICTURE) -> list[int]:
@@ -29,6 +31,37 @@ def group_pictures(paths: Sequence[str | Path], *, above: float = SAME_PICTURE) 
     """
     pairs = find_similar_pairs([describe_picture(read_grey(path)) for path in paths], above=above)
     return join_pairs(len(paths), [(pair.first, pair.second) for pair in pairs])
+
+
+def find_same_pictures(paths: Sequence[str | Path], *, below: int = SAME_DISTANCE) -> list[tuple[int, int]]:
+    """Find every pair of pictures of one size and type that are the same as they lie, pixel by pixel.
+
+    The search is exact and much faster than that of `group_pictures`, and finds no turned or brightened
+    version. Pictures whose pixels are all equal, or of other types than 8 or 16 bit, are not compared.
+    Decoded pictures lie in the system's temporary folder meanwhile.
+
+    Args:
+        paths: pictures, grey or colour.
+        below: sum of absolute differences that is too large for the same picture.
+
+    Returns:
+        pairs of indices, the lower first.
+
+    Raises:
+        InputError: naming the picture that cannot be read.
+        ValueError: when `below` is less than 1.
+    """
+    if len(paths) < 2:
+        return []
+    items = [{"image": str(path), "case": str(path), "group": str(path)} for path in paths]
+    pairs: list[tuple[int, int]] = []
+    with FrameStore(items) as store:
+        if store.faults:
+            raise InputError(store.faults[0])
+        for indices, stack in store.measurable_stacks():
+            found = find_close_pairs(stack, below=below)
+            pairs += zip(indices[found.first].tolist(), indices[found.second].tolist(), strict=True)
+    return sorted(pairs)
 
 
 def join_pairs(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:

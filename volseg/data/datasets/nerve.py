@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,8 @@ _NUMBER = re.compile(r"([0-9]+)")
 _RUN_LENGTHS = "train_masks.csv"
 _COLUMNS = ("subject", "img", "pixels")
 
+_FindPairs = Callable[[Sequence[Path]], Iterable[tuple[int, int]]]
+
 
 def prepare_nerve(
     raw: str | Path,
@@ -43,13 +46,15 @@ def prepare_nerve(
     folds: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    find_pairs: _FindPairs | None = None,
 ) -> PrepareReport:
     """Check frames and masks and write a datalist in which a subject's frames stay together.
 
     Two layouts are known: `train/<subject>_<frame>.tif` beside `<subject>_<frame>_mask.tif`, and `images` and
     `masks` with a file each. Where the first lacks mask files, `train_masks.csv` is decoded into
     `<output_dir>/labels`. Frames of `test` become the test section. Masks stored as JPEG count above 127.
-    Folds get equal shares of subjects with many empty masks.
+    Folds get equal shares of subjects with many empty masks. Subjects that share a frame are one group, or a
+    split would leak; the report warns of them.
 
     Args:
         raw: the unpacked download, or its `train` folder.
@@ -57,6 +62,8 @@ def prepare_nerve(
         folds: number of folds; one per subject, up to 5, by default.
         seed: of the assignment to folds.
         overwrite: replace an existing datalist and decoded masks.
+        find_pairs: gives pairs of indices of pictures that are the same;
+            `volseg.data.audit.find_same_pictures` by default.
 
     Returns:
         The report; with faults in it nothing was written.
@@ -67,6 +74,7 @@ def prepare_nerve(
     run = PictureList(_SET, raw, output_dir=output_dir, overwrite=overwrite)
     cases = _frames_and_masks(run) if (run.folder / "images").is_dir() else _challenge(run)
     if run.check(cases):
+        run.report.warnings += _join_subjects([case for case in cases if not case.is_test], find_pairs)
         for case in cases:
             _write_mask(case, run)
     return run.write(cases, folds=folds, seed=seed)
@@ -110,6 +118,29 @@ def _case(key: str, image: Path, label: Path | None) -> PictureCase:
     is_lossy = label is not None and label.suffix.lower() in (".jpg", ".jpeg")
     subject = f"subject_{int(key.partition('_')[0])}"
     return PictureCase(key, subject, image, label=label, label_rule="above:127" if is_lossy else "nonzero")
+
+
+def _join_subjects(cases: Sequence[PictureCase], find_pairs: _FindPairs | None) -> list[str]:
+    """Give subjects that share frames one group, and tell so in a sentence for each group."""
+    from volseg.data.audit import find_same_pictures, join_pairs
+
+    subjects = list(dict.fromkeys(case.group for case in cases))
+    place = {subject: index for index, subject in enumerate(subjects)}
+    found = (find_pairs or find_same_pictures)([case.image for case in cases])
+    pairs = [(place[cases[first].group], place[cases[second].group]) for first, second in found]
+    numbers = join_pairs(len(subjects), pairs)
+    shared = Counter(numbers[first] for first, second in pairs if first != second)
+    warnings = []
+    for number, count in sorted(shared.items()):
+        names = [subject for subject in subjects if numbers[place[subject]] == number]
+        group = "subject_" + "+".join(name.removeprefix("subject_") for name in names)
+        for case in cases:
+            case.group = group if case.group in names else case.group
+        warnings.append(
+            f"{' and '.join(names)} share frames ({count} pair{'s' * (count > 1)} of the same picture): "
+            f"they are one group, {group}"
+        )
+    return warnings
 
 
 def _read_run_lengths(run: PictureList, images: Mapping[str, Path]) -> dict[str, str]:
