@@ -6,8 +6,18 @@ from torch import nn
 
 from volseg.losses import DeepSupervisionLoss, MaskedDiceFocalLoss
 
+from .contract import LossContract
+
 HEADS = torch.randn(2, 3, 1, 9, 7, generator=torch.Generator().manual_seed(0))
 LABELS = (torch.rand(2, 1, 9, 7, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+
+
+class TestDeepSupervisionLoss(LossContract):
+    """Through two heads that differ by a factor."""
+
+    def build(self):
+        loss = DeepSupervisionLoss(MaskedDiceFocalLoss(), (1.0, 2.0))
+        return lambda logits, labels: loss({"deep": torch.stack([logits, 2 * logits], dim=1)}, labels)
 
 
 def test_it_is_the_weighted_mean_over_the_heads():

@@ -51,3 +51,28 @@ def test_value_and_gradient_are_finite_and_unknown_items_get_none(sure):
     assert torch.isfinite(loss)
     assert torch.isfinite(detection.grad).all()
     assert (detection.grad[2] == 0).all()
+
+
+def test_the_gradients_of_both_heads_are_those_of_the_value():
+    generator = torch.Generator().manual_seed(0)
+    heads = [
+        torch.randn(*shape, dtype=torch.float64, generator=generator, requires_grad=True)
+        for shape in ((3, 4, 9, 7), (3, 3))
+    ]
+    loss = MultiTaskLoss(MaskedDiceFocalLoss(), 0.2)
+    assert torch.autograd.gradcheck(
+        lambda logits, detection: loss({"logits": logits, "detection": detection}, labels()),
+        heads,
+        fast_mode=True,
+    )
+
+
+def test_bfloat16_heads_give_what_their_float32_values_give():
+    generator = torch.Generator().manual_seed(0)
+    outputs = {
+        "logits": torch.randn(3, 4, 9, 7, generator=generator).bfloat16(),
+        "detection": torch.randn(3, 3, generator=generator).bfloat16(),
+    }
+    loss = MultiTaskLoss(MaskedDiceFocalLoss())
+    exact = loss({name: head.float() for name, head in outputs.items()}, labels())
+    torch.testing.assert_close(loss(outputs, labels()), exact, rtol=1e-4, atol=1e-5)

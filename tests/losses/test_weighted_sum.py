@@ -6,6 +6,13 @@ from torch import nn
 
 from volseg.losses import BoundaryDoULoss, MaskedDiceFocalLoss, WeightedSumLoss
 
+from .contract import LossContract
+
+
+class TestWeightedSumLoss(LossContract):
+    def build(self):
+        return WeightedSumLoss([MaskedDiceFocalLoss(), BoundaryDoULoss()], weights=[0.5, 2.0])
+
 
 def test_the_sum_is_the_weighted_sum_of_its_parts():
     logits, labels = torch.randn(2, 1, 9, 7), torch.randint(0, 2, (2, 1, 9, 7)).float()

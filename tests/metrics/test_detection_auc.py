@@ -46,6 +46,18 @@ def test_volumes_are_judged_as_wholes():
     assert metric.aggregate().item() == 1.0
 
 
+def test_one_channel_is_judged_by_the_mask_of_its_lesion():
+    soft, labels = torch.zeros(1, 1, 3, 4, 5), torch.zeros(1, 1, 3, 4, 5)
+    labels[..., 1, 3], labels[..., 0, 2] = 1, 255
+    soft[..., 1, 3], soft[..., 2, 4] = 0.9, 0.4
+    metric = DetectionAUCMetric()
+    metric(soft, labels)
+    assert metric.aggregate().item() == 1.0
+    metric.reset()
+    metric(1 - soft, labels)
+    assert metric.aggregate().item() == 0.5  # ties: each slice has a voxel of 1
+
+
 def test_a_class_that_every_slice_lacks_is_counted():
     metric = DetectionAUCMetric()
     metric(torch.rand(1, 2, 3, 3, 4), torch.zeros(1, 1, 3, 3, 4))

@@ -247,9 +247,14 @@ def test_silence_can_be_better_calibrated_than_a_right_guess():
 
 @every_soft_score
 def test_a_structure_that_gets_no_probability_has_the_documented_value(name):
-    score, perfect, worst, _ = SOFT_SCORES[name]
+    score, _, worst, _ = SOFT_SCORES[name]
     assert score(np.zeros(SHAPE), boxes(((1, 4), (2, 5), (3, 6)))) == pytest.approx(worst)
-    assert score(1.0 - boxes(), boxes()) != perfect
+
+
+@every_soft_score
+def test_a_structure_everywhere_where_none_is_is_never_perfect(name):
+    score, perfect, _, _ = SOFT_SCORES[name]
+    assert score(np.ones(SHAPE), boxes()) != perfect
 
 
 @every_soft_score
@@ -299,7 +304,7 @@ def test_no_case_is_dropped_silently(name):
     metric(batch[0].float() if name.endswith("swept") else batch[0], truth)
     score = metric.aggregate().item()
     counts = metric.missed_count, metric.spurious_count, metric.undefined_count
-    expected = {name: 2 * DIAGONAL / 3 for name in DISTANCES} | {"volume": 2 * 27 * math.prod(SPACING) / 4}
+    expected = dict.fromkeys(DISTANCES, 2 * DIAGONAL / 3) | {"volume": 2 * 27 * math.prod(SPACING) / 4}
     assert score == pytest.approx(expected.get(name, 1 / 3))
     assert counts == (1, 1, 0 if name == "volume" else 1)
 

@@ -58,3 +58,8 @@ def test_signed_ranks_are_scipys_and_equal_sides_give_1():
     differences = np.array([0.1, np.nan, -0.3, 0.5, 0.0, 0.7, 0.9])
     assert signed_rank_p(differences) == wilcoxon([0.1, -0.3, 0.5, 0.7, 0.9]).pvalue
     assert signed_rank_p(np.zeros(4)) == 1
+
+
+def test_rounding_is_no_evidence():
+    assert signed_rank_p(np.full(100, 1e-8)) == 1
+    assert signed_rank_p(np.r_[0.1, np.full(100, 1e-8)]) == 1  # one pair that differs

@@ -225,6 +225,18 @@ def test_two_single_files_need_no_common_name(folders):
     assert np.isnan(report.intervals["dice"]).all()
 
 
+def test_one_predicted_case_needs_not_be_called_as_the_folder_of_its_truth(folders, tmp_path):
+    shutil.copytree(folders[0] / "case_2", tmp_path / "one" / "case_2")
+    report = score_folders(tmp_path / "one", folders[1] / "case_2.nii.gz", surfaces=False)
+    assert [case["case"] for case in report.cases] == ["case_2"]
+    with pytest.raises(InputError, match="case_1, case_10 without a truth"):
+        score_folders(folders[0], folders[1] / "case_2.nii.gz", surfaces=False)
+    for k in range(SHAPE[2]):
+        save_picture(tmp_path / "labels" / f"{k:04}.png", volume(1)[..., k].T * 255)
+    report = score_folders(tmp_path / "one", tmp_path / "labels", preset="sennet", surfaces=False)
+    assert [case["case"] for case in report.cases] == ["labels"]
+
+
 def test_a_datalist_names_cases_groups_and_classes(folders, tmp_path):
     items = [
         {"image": f"truth/{case}.nii.gz", "label": f"truth/{case}.nii.gz", "case": case, "group": case[:6]}
@@ -239,6 +251,38 @@ def test_a_datalist_names_cases_groups_and_classes(folders, tmp_path):
     # the test section is the default
     with pytest.raises(InputError, match="case_1, case_10 without a truth"):
         score_folders(folders[0], tmp_path)
+
+
+def listed(folder, source, **more):
+    """Write the datalist of a second observer, whose labels are the masks of a folder."""
+    items = [
+        {
+            "image": f"{source}/{case}.nii.gz",
+            "label": f"{source}/{case}.nii.gz",
+            "case": case,
+            "group": case,
+            **more,
+        }
+        for case in CASES
+    ]
+    write_datalist(folder / "datalist.json", Datalist("set", [], items))
+
+
+def test_the_labels_of_a_datalist_are_scored_like_predictions(folders, tmp_path):
+    for case in CASES:
+        shutil.copy(folders[0] / case / f"{case}_seg.nii.gz", tmp_path / f"{case}.nii.gz")
+    listed(tmp_path, ".")
+    expected = score_folders(*folders, surfaces=False)
+    for place in (tmp_path, tmp_path / "datalist.json"):
+        report = score_folders(place, folders[1], other=place, surfaces=False)
+        assert report.mean["dice"] == expected.mean["dice"]
+        assert report.versus["dice"]["difference"] == 0
+
+
+def test_predictions_that_need_a_rule_are_refused(folders, tmp_path):
+    listed(tmp_path, "truth", label_rule="above:0")
+    with pytest.raises(InputError, match="a label_rule or labelled_range of case_1; swap the two sides"):
+        score_folders(tmp_path, folders[1], surfaces=False)
 
 
 def test_a_section_needs_a_datalist(folders):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json as json_text
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,14 +62,15 @@ def audit(
 
     Example: volseg audit dataset/ --out audit
     """
-    logging.getLogger("volseg.data.cases").setLevel(logging.ERROR)  # the masks it leaves out are read here
     _check_output(out, overwrite)
     if write_datalist is not None:
         _check_new_list(path / datalist, path / write_datalist, overwrite)
     from volseg.data.audit import FrameStore, audit_frames, find_audit_cases
 
     place = (path if path.is_dir() else path.parent) / "resolutions.json"
-    with FrameStore(find_audit_cases(path, volumes=volumes, datalist=datalist)) as store:
+    with _unsaid(logging.getLogger("volseg.data.cases")):  # the masks it leaves out are read here
+        cases = find_audit_cases(path, volumes=volumes, datalist=datalist)
+    with FrameStore(cases) as store:
         decisions = _decisions(place, resolve, {frame.name for frame in store.frames})
         findings = audit_frames(store, threshold=threshold, similarity=similarity, resolutions=decisions)
         paths = []
@@ -82,6 +85,17 @@ def audit(
         print(f"wrote {', '.join(map(str, paths))}")
     if not findings.is_clean:
         raise typer.Exit(FOUND_SOMETHING)
+
+
+@contextmanager
+def _unsaid(logger: logging.Logger) -> Iterator[None]:
+    """Keep what is no error from being said."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_output(out: Path | None, overwrite: bool) -> None:

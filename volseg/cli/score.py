@@ -43,7 +43,9 @@ _Output = Annotated[Path | None, typer.Option(help="Folder for summary.json, sco
 
 
 def score(
-    pred: Annotated[Path, typer.Argument(help="Folder of predictions as inference writes it, or one file.")],
+    pred: Annotated[
+        Path, typer.Argument(help="Folder of predictions as inference writes it, datalist, or a file.")
+    ],
     truth: Annotated[Path, typer.Argument(help="Folder of masks, prepared folder with datalist, or a file.")],
     preset: Annotated[str | None, typer.Option(help=f"Protocol: {', '.join(_PRESETS)}.")] = None,
     threshold_sweep: _Sweep = False,

@@ -22,8 +22,8 @@ class DetectionAUCMetric(CumulativeIterationMetric):
     All slices of all cases count alike. MONAI's `ROCAUCMetric` wants one score per item; here they are read
     off the volumes. `y_pred` is (B, K, ...) of probabilities with the slices along the last axis: the score
     of a slice is its largest probability. Or it is (B, K, S) scores of S slices, from a detection head. `y`
-    is (B, 1, ..., S) class indices with the background 0, or (B, K, S) truths of the slices. Voxels of 255
-    hold no lesion.
+    is (B, 1, ..., S) class indices with the background 0 (a mask, where K is 1), or (B, K, S) truths of the
+    slices. Voxels of 255 hold no lesion.
 
     A class that all or no items hold has no AUC: it is left out of the mean and counted in `undefined_count`.
     A lesion that is missed in all slices alike scores 0.5, as guessing does: there is no threshold, so that
@@ -67,7 +67,8 @@ class DetectionAUCMetric(CumulativeIterationMetric):
             shapes = f"{tuple(y_pred.shape)} and {tuple(y.shape)}"
             raise ValueError(f"y_pred must be (B, K, ..., S) and y have the same slices S, got {shapes}")
         classes = torch.arange(y_pred.shape[1], device=y.device).reshape(1, -1, *[1] * (y.ndim - 2))
-        truth = (y == classes) if y.ndim > 3 and y.shape[1] == 1 else (y != 0) & (y != IGNORE)
+        indices = y.ndim > 3 and y.shape[1] == 1 and y_pred.shape[1] > 1
+        truth = (y == classes) if indices else (y != 0) & (y != IGNORE)
         scores, present = _slices_of(y_pred), _slices_of(truth.to(y_pred.dtype))
         if scores.shape != present.shape:
             raise ValueError(

@@ -13,6 +13,8 @@ __all__ = ["mean_of_scores", "percentile_interval", "resample_counts", "resample
 
 _Doubles = npt.NDArray[np.float64]
 
+_TIE = 1e-6  # the distances are single precision; the same masks in another storage order differ by rounding
+
 
 def resample_counts(units: Sequence[str], resamples: int, seed: int) -> npt.NDArray[np.int64]:
     """Draw cases with replacement, those of one unit always together.
@@ -79,6 +81,8 @@ def percentile_interval(values: _Doubles, level: float = 0.95) -> tuple[float, f
 def signed_rank_p(differences: _Doubles) -> float:
     """Two-sided p of Wilcoxon's signed-rank test; 1 where all differences are 0, nan without any.
 
+    Differences below a millionth are rounding, and count as 0.
+
     Source: Wilcoxon 1945; zeros are left out before ranking, the exact distribution is used for few pairs.
     """
     from scipy.stats import wilcoxon
@@ -86,8 +90,9 @@ def signed_rank_p(differences: _Doubles) -> float:
     defined = differences[~np.isnan(differences)]
     if not len(defined):
         return math.nan
-    if not np.any(defined):
+    defined = defined[np.abs(defined) >= _TIE]
+    if not len(defined):
         return 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # older scipy warns that few pairs are approximated
-        return float(wilcoxon(defined[defined != 0]).pvalue)
+        return float(wilcoxon(defined).pvalue)

@@ -95,12 +95,13 @@ def match_masks(
     """Pair the masks of two places.
 
     Args:
-        pred: folder of predictions, or one file.
+        pred: folder of predictions, or one file; of a prepared folder or its datalist the labels, as those
+            of a second observer.
         truth: folder of masks, prepared folder or its datalist, or one file.
-        other: second folder of predictions, of the same cases.
+        other: second place of predictions, of the same cases.
         view: folder of field-of-view masks of the same cases.
         groups: case to group, or a regular expression whose first bracket finds the group in the name.
-        section: of a datalist; None is its test section where that has labels, else every labelled case.
+        section: of the datalists; None is the test section where that has labels, else every labelled case.
         as_volumes: the pictures that lie in `pred` or `truth` itself are the slices of one volume.
 
     Raises:
@@ -108,13 +109,13 @@ def match_masks(
     """
     as_volumes = as_volumes or any(_is_mask_file(Path(place)) for place in (pred, truth))
     truths = _truth_side(Path(truth), section, as_volumes)
-    preds = _folder_side(Path(pred), as_volumes)
-    preds = _named_alike(preds, truths)
+    preds = _named_alike(_pred_side(Path(pred), section, as_volumes), truths)
     found, names = _joined(preds, truths, "prediction")
-    sides = {"other": other, "view": view}
+    others = None if other is None else _pred_side(Path(other), section, as_volumes)
+    views = None if view is None else _folder_side(Path(view), as_volumes)
     more = {
-        key: {} if place is None else _joined_to(Path(place), found, as_volumes, truths)
-        for key, place in sides.items()
+        key: {} if side is None else _joined_to(side, found, truths)
+        for key, side in (("other", others), ("view", views))
     }
     grouping = _groups(groups, list(found), {case: truths.items.get(names[case], {}) for case in found})
     pairs = [
@@ -141,9 +142,26 @@ def probability_path(pred: Path) -> Path:
     return pred.with_name(_stem(pred).removesuffix("_seg") + "_prob.nii.gz")
 
 
-def _truth_side(place: Path, section: Section | None, as_volumes: bool) -> _Side:
+def _pred_side(place: Path, section: Section | None, as_volumes: bool) -> _Side:
+    if _datalist_of(place) is None:
+        return _folder_side(place, as_volumes)
+    side = _truth_side(place, section, as_volumes)
+    for item in side.items.values():
+        if item.get("label_rule") is not None or item.get("labelled_range") is not None:
+            expected = "masks of whole volumes, of 0 and 255 or class indices, as predictions"
+            got = f"a label_rule or labelled_range of {item['case']}"
+            refuse(place, expected, got, "swap the two sides, or score the folder of its masks")
+    return side
+
+
+def _datalist_of(place: Path) -> Path | None:
     listed = place / DATALIST_NAME if place.is_dir() else place
-    if listed.suffix != ".json" or not listed.is_file():
+    return listed if listed.suffix == ".json" and listed.is_file() else None
+
+
+def _truth_side(place: Path, section: Section | None, as_volumes: bool) -> _Side:
+    listed = _datalist_of(place)
+    if listed is None:
         if section is not None:
             refuse(place, f"a prepared folder, to take section {section!r} of", "no datalist", "drop section")
         return _folder_side(place, as_volumes)
@@ -220,7 +238,8 @@ def _mask_of_case(folder: Path) -> Path:
 
 def _named_alike(pred: _Side, truth: _Side) -> _Side:
     """Call the one volume of a side as the one of the other: two given paths need no common name."""
-    if not (pred.is_one_volume and len(truth.masks) == 1):
+    is_alone = len(pred.masks) == len(truth.masks) == 1
+    if not (is_alone and (pred.is_one_volume or truth.is_one_volume)):
         return pred
     return replace(pred, masks={next(iter(truth.masks)): next(iter(pred.masks.values()))})
 
@@ -256,10 +275,9 @@ def _by_group(
     return {case: name for case, name in left.items() if case in right or name not in used}, right
 
 
-def _joined_to(place: Path, found: Mapping[str, Any], as_volumes: bool, truth: _Side) -> dict[str, Path]:
+def _joined_to(side: _Side, found: Mapping[str, Any], truth: _Side) -> dict[str, Path]:
     cases = _Side(truth.place, {case: Path(case) for case in found}, is_one_volume=truth.is_one_volume)
-    side = _named_alike(_folder_side(place, as_volumes), cases)
-    pairs, _ = _joined(side, cases, "mask")
+    pairs, _ = _joined(_named_alike(side, cases), cases, "mask")
     return {case: pair[0] for case, pair in pairs.items()}
 
 
