@@ -93,8 +93,7 @@ class Vgg16Fcn(nn.Module):
         check_choice("norm", norm, ("none", "batch", "instance"))
         check_choice("upsample", upsample, ("transposed", "bilinear"))
         check_positive("width", width)
-        if frozen_blocks not in range(len(_BLOCKS) + 1):
-            raise ValueError(f"frozen_blocks must be 0 to {len(_BLOCKS)}, got {frozen_blocks}")
+        _check_frozen(frozen_blocks)
         self.classes = out_channels
         self.gate = _check_gate(gate_by_presence, presence_head)
         self.gate_shift = -_logit(presence_threshold)
@@ -108,9 +107,8 @@ class Vgg16Fcn(nn.Module):
                 _initialise(layer)
             self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
             refine = None if decoder_features is None else norm
-            self.from_pool5 = _Step(
-                (widths[4], steps[0]), 2, upsample, skip_channels=widths[3], refine=refine
-            )
+            bottom = (widths[4], steps[0])
+            self.from_pool5 = _Step(bottom, 2, upsample, skip_channels=widths[3], refine=refine)
             self.from_pool4 = _Step((steps[0], steps[1]), 2, upsample, skip_channels=widths[2], refine=refine)
             self.from_pool3 = _Step((steps[1], steps[2]), 8, upsample, refine=refine)
             self.head = nn.Identity() if refine is None else nn.Conv2d(steps[2], outputs, 1)
@@ -260,6 +258,11 @@ def _check_decoder(features: Sequence[int] | None, outputs: int) -> tuple[int, .
             f"decoder_features must be None or three positive widths, got {widths}; use (256, 128, 32)"
         )
     return widths
+
+
+def _check_frozen(blocks: int) -> None:
+    if blocks not in range(len(_BLOCKS) + 1):
+        raise ValueError(f"frozen_blocks must be 0 to {len(_BLOCKS)}, got {blocks}")
 
 
 def _check_gate(gate: bool, has_head: bool) -> bool:
