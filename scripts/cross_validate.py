@@ -53,7 +53,9 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Behind -- come overrides of the train config.",
     )
     parser.add_argument("bundle", choices=sorted(path.parent.name for path in BUNDLES.glob("*/src")))
     parser.add_argument("--dataset_dir", type=Path, required=True, help="prepared folder with grouped folds")
@@ -61,8 +63,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, help="run only the first so many folds")
     parser.add_argument("--leaking", action="store_true", help="train on folds drawn over single cases too")
     parser.add_argument("--write", type=Path, help="Markdown file for the table")
-    parser.add_argument("overrides", nargs="*", help="behind --: overrides of the train config")
-    return parser.parse_args()
+    own, overrides = sys.argv[1:], []
+    if "--" in own:  # argparse gives nothing behind it to a second list of positional arguments
+        place = own.index("--")
+        own, overrides = own[:place], own[place + 1 :]
+    options = parser.parse_args(own)
+    options.overrides = overrides
+    return options
 
 
 def write_leaking(datalist: Datalist, root: Path, folds: int, output_dir: Path) -> Path:
