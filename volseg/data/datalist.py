@@ -28,7 +28,8 @@ CaseItem = dict[str, Any]
 
 _FORMAT = "volseg-datalist-1"
 _Section = Literal["training", "validation", "test", "all"]
-_PATH_KEYS = ("image", "label", "field_of_view")
+PATH_KEYS = ("image", "label", "field_of_view")
+"""Keys of a case item that hold a path."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def load_cases(
     *,
     fold: int = 0,
     datalist: str = DATALIST_NAME,
-    must_exist: Sequence[str] = _PATH_KEYS,
+    must_exist: Sequence[str] = PATH_KEYS,
     requires: Sequence[str] = (),
 ) -> list[CaseItem]:
     """Case items of one section of a prepared folder, with absolute paths.
@@ -167,7 +168,7 @@ def _find_datalist(dataset_dir: str | Path, datalist: str) -> Path:
 
 
 def _absolute(item: CaseItem, root: Path) -> CaseItem:
-    paths = {key: os.path.normpath(root / item[key]) for key in _PATH_KEYS if key in item}
+    paths = {key: os.path.normpath(root / item[key]) for key in PATH_KEYS if key in item}
     return {**item, **paths}
 
 
@@ -227,7 +228,7 @@ def _check_item(source: Path, item: object, root: Path, section: str) -> None:
             refuse(
                 where, f"the key {key!r} in the {section} section", "none", "add it or run `volseg prepare`"
             )
-    for key in _PATH_KEYS:
+    for key in PATH_KEYS:
         if key in item and not _is_inside(root / item[key], (root, source.parent)):
             refuse(where, f"{key} inside {root}", repr(item[key]), "move the data there or change root")
 
@@ -317,5 +318,5 @@ _ITEM_KEYS: dict[str, _Rule] = {
     "same_volume": ("true or false", lambda value: isinstance(value, bool)),
     "field_of_view": ("a path", _is_text),
     "label_rule": ('"nonzero", "above:127" or {"#ff0000": 1}', _is_label_rule),
-    **{f"{key}_sha256": ("64 hexadecimal digits", _is_sha256) for key in _PATH_KEYS},
+    **{f"{key}_sha256": ("64 hexadecimal digits", _is_sha256) for key in PATH_KEYS},
 }

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from volseg.checks import refuse
-from volseg.data.datalist import DATALIST_NAME, CaseItem, Datalist, read_datalist, write_datalist
+from volseg.data.datalist import DATALIST_NAME, PATH_KEYS, CaseItem, Datalist, read_datalist, write_datalist
 
 __all__ = ["merge_datalists"]
-
-_PATHS = ("image", "label", "field_of_view")
 
 
 def merge_datalists(
@@ -60,5 +58,5 @@ def merge_datalists(
 
 
 def _moved(item: CaseItem, part: Datalist, root: Path, common: Path) -> CaseItem:
-    paths = {key: os.path.relpath(root / item[key], common) for key in _PATHS if key in item}
+    paths = {key: os.path.relpath(root / item[key], common) for key in PATH_KEYS if key in item}
     return {**item, **paths, "case": f"{part.name}_{item['case']}", "group": f"{part.name}_{item['group']}"}

@@ -112,9 +112,8 @@ class Vgg16Fcn(nn.Module):
             self.from_pool4 = _Step((steps[0], steps[1]), 2, upsample, skip_channels=widths[2], refine=refine)
             self.from_pool3 = _Step((steps[1], steps[2]), 8, upsample, refine=refine)
             self.head = nn.Identity() if refine is None else nn.Conv2d(steps[2], outputs, 1)
-            self.detection = (
-                DetectionHead(widths[4], max(1, out_channels - 1), dropout) if presence_head else None
-            )
+            detection = DetectionHead(widths[4], max(1, out_channels - 1), dropout) if presence_head else None
+            self.detection = detection
         if encoder_weights is not None:
             load_vgg16_weights(self, encoder_weights, in_channels=in_channels)
         self.frozen_layers = self.taps[frozen_blocks - 1] + 1 if frozen_blocks else 0
