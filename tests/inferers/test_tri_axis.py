@@ -472,3 +472,42 @@ def test_pictures_across_other_axes_or_of_several_slices_are_refused(options):
         ValueError, match=r"axes must be \(2,\) for pictures \(B, C, H, W\) and in_slices 1, got"
     ):
         flat(**options)(volume((1, 3, 5, 7)), Identity(1))
+
+
+def test_the_network_sees_zoomed_planes_of_each_axis() -> None:
+    seen = []
+
+    def watching(stacks: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(stacks.shape[2:]))
+        return stacks[:, 1:2]
+
+    zooms = ((1, 4), (0.5, 1), (1, 1))
+    result = exact(axis_zoom=zooms)(volume((1, 1, 6, 10, 5)), watching)
+    assert set(seen) == {(10, 20), (3, 5), (6, 10)}
+    assert result.shape == (1, 1, 6, 10, 5)
+
+
+@pytest.mark.parametrize("tta", ["none", "d4"])
+def test_a_zoomed_identity_returns_what_is_smooth(tta: str) -> None:
+    ramp = torch.linspace(0, 1, 24).reshape(1, 1, 1, 24, 1).expand(1, 1, 9, 24, 7)
+    result = exact(axis_zoom=((2, 3), (1, 4), (2, 2)), tta=tta)(ramp, Identity(3))
+    torch.testing.assert_close(result[..., 2:-2, :], ramp[..., 2:-2, :], atol=1e-3, rtol=0)
+
+
+def test_a_zoom_of_one_changes_nothing() -> None:
+    plain = exact(roi_size=(4, 3), tta="flips")(volume(), convolution(6))
+    zoomed = exact(roi_size=(4, 3), tta="flips", axis_zoom=((1, 1),) * 3)(volume(), convolution(6))
+    assert torch.equal(plain, zoomed)
+
+
+def test_zoomed_probabilities_stay_probabilities() -> None:
+    inferer = TriAxisInferer(axis_zoom=((1, 3), (2, 1), (1, 1)), activation="softmax", roi_size=4)
+    result = inferer(volume() * 50, convolution(6, 3))
+    torch.testing.assert_close(result.sum(1), torch.ones_like(result[:, 0]))
+    assert result.min() >= 0
+
+
+@pytest.mark.parametrize("zoom", [((1, 1),), ((1, 0), (1, 1), (1, 1)), ((1,), (1, 1), (1, 1))])
+def test_a_zoom_that_fits_no_axis_is_refused(zoom: tuple) -> None:
+    with pytest.raises(ValueError, match="axis_zoom must be"):
+        TriAxisInferer(axis_zoom=zoom)

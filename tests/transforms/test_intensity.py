@@ -172,3 +172,17 @@ def test_statistics_of_other_channels_are_told() -> None:
         ValueError, match="expected one per channel, got 3 rows of image_statistics for 2 chan"
     ):
         NormalizeByStatisticsd("image")(item)
+
+
+def test_padding_at_the_extremes_can_be_left_out() -> None:
+    tissue = np.random.default_rng(0).integers(20, 120, 4000).astype(np.uint8)
+    padded = np.concatenate([tissue, np.full(3000, 255, np.uint8), np.zeros(500, np.uint8)])
+    expected = intensity_statistics(tissue, 0.1, 99.9)
+    assert np.array_equal(intensity_statistics(padded, 0.1, 99.9, without_extremes=True), expected)
+    assert intensity_statistics(padded, 0.1, 99.9)[1] == 255
+
+
+def test_two_values_are_no_padding() -> None:
+    mask = np.array([0, 0, 255], np.uint8)
+    plain = intensity_statistics(mask, 0.1, 99.9)
+    assert np.array_equal(intensity_statistics(mask, 0.1, 99.9, without_extremes=True), plain)

@@ -296,3 +296,32 @@ def test_image_and_label_of_different_shape_are_refused() -> None:
 def test_wrong_arguments_are_told(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         RandSliceStackd(**arguments)
+
+
+def test_a_zoomed_sample_shows_fewer_voxels_along_the_long_ones() -> None:
+    item = case()
+    cutter = RandSliceStackd(in_slices=1, axes=(0, 2), roi_size=(9, 12), axis_zoom=((1, 4), (1, 1)))
+    draw = SliceDraw(0, (11, 8, 14))
+    sample = cutter.cut(item["image"].numpy(), draw, is_label=False)
+    window = item["image"][:, 11, 4:13, 13:16].float()
+    expected = torch.nn.functional.interpolate(window[None], size=(9, 12), mode="bilinear", antialias=True)[0]
+    torch.testing.assert_close(sample, expected)
+    straight = cutter.cut(item["image"].numpy(), SliceDraw(2, (11, 8, 14)), is_label=False)
+    assert torch.equal(straight[0], item["image"][0, 7:16, 2:14, 14].float())
+
+
+def test_centres_lie_in_known_slices_only() -> None:
+    item = case()
+    item["label"][:] = IGNORE
+    item["label"][..., [3, 9, 21]] = 0
+    item["image"][:] = torch.arange(29, dtype=torch.int32).to(torch.uint16)
+    item = ForegroundIndicesd()(item)
+    cutter = RandSliceStackd(in_slices=1, axes=(2,), roi_size=(5, 7))
+    cutter.set_random_state(0)
+    drawn = {int(cutter(item)["image"].unique()) for _ in range(40)}
+    assert drawn == {3, 9, 21}
+
+
+def test_tilted_planes_cannot_be_zoomed() -> None:
+    with pytest.raises(ValueError, match="axis_zoom needs"):
+        RandSliceStackd(axis_zoom=((1, 1),) * 3, tilt_probability=0.1, max_tilt_degrees=10)

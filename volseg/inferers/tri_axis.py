@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from volseg.inferers.precision import Amp, autocast_for, dtype_for
 from volseg.inferers.slice_stack import SliceStacks, check_slices
 from volseg.inferers.tiles import Blend, plan_tiles
 from volseg.inferers.weights import Network, in_channels_last, with_fast_weights
+from volseg.transforms.resize import resize_planes
+from volseg.transforms.slice_stack import check_axis_zoom
 
 __all__ = ["TriAxisInferer"]
 
@@ -49,6 +52,8 @@ class TriAxisInferer(Inferer):
         fusion: "mean", "logit_mean" (activation after the mean), "max" over axes, or of masks at `threshold`:
             "union" of all views and axes, "vote" for the majority over axes, each the union of its views.
         axis_weights: one positive weight per axis, for "mean", "logit_mean" and "vote".
+        axis_zoom: for each of `axes`, pixels per voxel (h, w) of the planes that the network sees. Planes of
+            anisotropic volumes come nearer to square pixels so; predictions are brought back to the voxels.
         activation: "sigmoid", "softmax" over K, or None, applied to every prediction before it is fused.
         threshold: from which value on "union" and "vote" count a voxel.
         batch_size: stacks per call of the network; None picks one by the size of the plane.
@@ -81,6 +86,7 @@ class TriAxisInferer(Inferer):
         tta: TTA = "none",
         fusion: Fusion = "mean",
         axis_weights: Sequence[float] | None = None,
+        axis_zoom: Sequence[Sequence[float]] | None = None,
         activation: Activation = "sigmoid",
         threshold: float = 0.5,
         batch_size: int | None = None,
@@ -97,6 +103,7 @@ class TriAxisInferer(Inferer):
         self.blend: Blend = blend
         self.views = views_of(tta)
         self.weights = check_fusion(fusion, activation, axis_weights, len(self.axes))
+        self.zooms = dict(zip(self.axes, check_axis_zoom(axis_zoom, len(self.axes)), strict=True))
         self.fusion, self.activation = fusion, activation
         self.threshold = check_fraction("threshold", threshold)
         if batch_size is not None:
@@ -216,12 +223,25 @@ class _Run:
         plane = [size for other, size in enumerate(self.shape) if other != axis]
         tiles = plan_tiles(plane, inferer.roi_size, inferer.overlap, inferer.blend)
         stacks = SliceStacks(self.shape[axis], inferer.in_slices, inferer.out_slices, inferer.slice_step)
-        for batch in plan_batches(self.cases, tiles, len(stacks), self._batch_size(tiles[0].pixels)):
+        pixels = round(tiles[0].pixels * math.prod(inferer.zooms[axis]))
+        for batch in plan_batches(self.cases, tiles, len(stacks), self._batch_size(pixels)):
             parts = [self.source.read(axis, stacks, piece) for piece in batch]
-            total = self._sum_of_views(torch.cat(parts) if len(parts) > 1 else parts[0], views)
+            whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+            total = self._zoomed_sum_of_views(whole, views, inferer.zooms[axis])
             total = total.mul_(weight / len(views))
             for piece, values in zip(batch, _split(total, batch), strict=True):
                 accumulator.add(axis, stacks, piece, values)
+
+    def _zoomed_sum_of_views(
+        self, stacks: torch.Tensor, views: Sequence[View], zoom: tuple[float, float]
+    ) -> torch.Tensor:
+        """`_sum_of_views` of stacks whose voxels become `zoom` pixels, back on the voxels."""
+        if zoom == (1.0, 1.0):
+            return self._sum_of_views(stacks, views)
+        plane = (stacks.shape[2], stacks.shape[3])
+        size = [max(1, round(length * factor)) for length, factor in zip(plane, zoom, strict=True)]
+        total = self._sum_of_views(resize_planes(stacks.to(torch.float32), size), views)
+        return resize_planes(total.flatten(1, 2), plane).unflatten(1, total.shape[1:3])
 
     def _sum_of_views(self, stacks: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
         """(N, C*S, h, w) to (N, K, M, h, w): the activated predictions of all views, summed."""

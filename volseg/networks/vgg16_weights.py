@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from volseg.checks import refuse
+from volseg.networks.encoder_inputs import fit_inputs
 from volseg.networks.weights import apply_state, read_state
 
 __all__ = ["load_vgg16_weights"]
-
-_COLOURS = 3
 
 
 def load_vgg16_weights(network: nn.Module, path: str | Path, *, in_channels: int = 3) -> None:
@@ -22,11 +21,9 @@ def load_vgg16_weights(network: nn.Module, path: str | Path, *, in_channels: int
     Only tensors are read from the file. Its classifier is left out. `vgg16` belongs to norm "none" (or
     "instance", whose norms then keep their start), `vgg16_bn` to "batch".
 
-    The filters of the first convolution fit red, green and blue. With `in_channels` 3 and several slices each
-    is repeated over the slices of its colour; with any other number of inputs their mean is repeated. They
-    are scaled so that a grey picture in all inputs gives what it gives in torchvision. Those weights were
-    trained on pictures minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225); any standardised picture
-    will do.
+    The filters of the first convolution fit red, green and blue; see `fit_inputs` for other inputs.
+    The weights were trained on pictures minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225); any
+    standardised picture will do.
 
     Args:
         network: whose `features` are filled, in place.
@@ -60,7 +57,7 @@ def load_vgg16_weights(network: nn.Module, path: str | Path, *, in_channels: int
         place = places.get(int(layer)) if int(layer) in places else places[int(layer) - 1] + 1
         state[f"{place}.{rest}"] = value
     first = f"{ours[0]}.weight"
-    state[first] = _fit_inputs(state[first], encoder.state_dict()[first].shape[1], in_channels)
+    state[first] = fit_inputs(state[first], encoder.state_dict()[first].shape[1], in_channels)
     own = encoder.state_dict()
     state.update({name: own[name] for name in own if name not in state and _is_norm(encoder, name)})
     apply_state(encoder, state, source=path)
@@ -82,12 +79,3 @@ def _check_norm(path: str | Path, encoder: nn.Module, *, is_of_batch_norm: bool)
         expected, got = ("vgg16_bn", "vgg16") if has_batch_norm else ("vgg16", "vgg16_bn")
         norm = '"batch"' if is_of_batch_norm else '"none" or "instance"'
         refuse(path, f"torchvision's {expected}", f"its {got}", f"build the network with norm {norm}")
-
-
-def _fit_inputs(filters: torch.Tensor, inputs: int, in_channels: int) -> torch.Tensor:
-    if filters.ndim != 4 or filters.shape[1] != _COLOURS or inputs == _COLOURS == in_channels:
-        return filters
-    if in_channels == _COLOURS:
-        slices = inputs // _COLOURS
-        return filters.repeat_interleave(slices, dim=1) / slices
-    return filters.mean(dim=1, keepdim=True).repeat(1, inputs, 1, 1) * (_COLOURS / inputs)

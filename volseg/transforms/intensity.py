@@ -31,6 +31,8 @@ class IntensityStatisticsd(MapTransform):
         lower: percentile that `NormalizeByStatisticsd` clips at from below.
         upper: percentile that it clips at from above.
         channel_wise: whether each channel has its own, as red, green and blue need; else all share them.
+        without_extremes: leave out the voxels of the smallest and of the largest value, which scanners pad
+            with: the white and black margins of OCT would tell the brightness of the retina otherwise.
         allow_missing_keys: skip a key that the item lacks.
 
     Raises:
@@ -44,6 +46,7 @@ class IntensityStatisticsd(MapTransform):
         upper: float = 99.9,
         *,
         channel_wise: bool = False,
+        without_extremes: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -52,6 +55,7 @@ class IntensityStatisticsd(MapTransform):
         self.lower = lower
         self.upper = upper
         self.channel_wise = channel_wise
+        self.without_extremes = without_extremes
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with a float32 tensor per key, (lower, upper, mean, std) or (C, 4) of them."""
@@ -59,7 +63,10 @@ class IntensityStatisticsd(MapTransform):
         for key in self.key_iterator(item):
             array = bare_array(item[key])
             parts = array if self.channel_wise else array[None]
-            each = [intensity_statistics(part, self.lower, self.upper) for part in parts]
+            each = [
+                intensity_statistics(part, self.lower, self.upper, without_extremes=self.without_extremes)
+                for part in parts
+            ]
             statistics = np.stack(each) if self.channel_wise else each[0]
             item[f"{key}_statistics"] = torch.from_numpy(statistics)
         return item
@@ -146,7 +153,9 @@ def soft_clip(values: torch.Tensor, lowest: float, highest: float) -> torch.Tens
     return (values - core).tanh_().add_(core)
 
 
-def intensity_statistics(volume: Array, lower: float, upper: float) -> npt.NDArray[np.float32]:
+def intensity_statistics(
+    volume: Array, lower: float, upper: float, *, without_extremes: bool = False
+) -> npt.NDArray[np.float32]:
     """Percentiles of a volume, and mean and standard deviation of its voxels clipped at them.
 
     Exact for integers (from a histogram); for floats from at most ten million voxels on a regular lattice.
@@ -157,6 +166,7 @@ def intensity_statistics(volume: Array, lower: float, upper: float) -> npt.NDArr
         volume: any shape and real dtype.
         lower: percentile in [0, 100).
         upper: percentile in (lower, 100].
+        without_extremes: leave out the smallest and the largest value, where three or more are there.
 
     Returns:
         float32 (lower value, upper value, mean, std); std is 1 for a constant volume, all is (0, 0, 0, 1)
@@ -169,6 +179,8 @@ def intensity_statistics(volume: Array, lower: float, upper: float) -> npt.NDArr
     values, counts = _levels(volume)
     if not values.size:
         return np.array([0, 0, 0, 1], np.float32)
+    if without_extremes and values.size > 2:
+        values, counts = values[1:-1], counts[1:-1]
     cumulative = np.cumsum(counts)
     last = int(cumulative[-1]) - 1
     ranks = [math.ceil(lower / 100 * last), math.floor(upper / 100 * last)]

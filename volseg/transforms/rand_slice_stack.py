@@ -16,7 +16,7 @@ from monai.transforms import MapTransform, Randomizable
 
 from volseg.checks import check_fraction, check_odd, check_positive
 from volseg.transforms.labels import IGNORE
-from volseg.transforms.slice_stack import neighbour_rows
+from volseg.transforms.slice_stack import check_axis_zoom, neighbour_rows
 from volseg.transforms.tilted_plane import plane_positions, sample_linear, sample_nearest, tilted_frame
 from volseg.transforms.volume import Array, bare_array, name_of, shape_text
 
@@ -54,7 +54,7 @@ class RandSliceStackd(Randomizable, MapTransform):
     Args:
         keys: what to cut; the key that is `label_key` is a label, the others are images.
         image_key: its shape decides where samples lie.
-        label_key: `<label_key>_foreground` and `<label_key>_bounds` from `ForegroundIndicesd` guide the draw
+        label_key: `<label_key>_foreground` and `<label_key>_rows` from `ForegroundIndicesd` guide the draw
             when present.
         in_slices: S of the image, odd.
         out_slices: slices of the label: 1, the middle one, or `in_slices`.
@@ -66,6 +66,8 @@ class RandSliceStackd(Randomizable, MapTransform):
         tilt_probability: share of samples from tilted planes.
         scale_range: voxels per pixel, drawn log-uniformly: a window of `roi_size * scale` is resized to
             `roi_size`.
+        axis_zoom: for each of `axes`, pixels per voxel (h, w) of its planes, as in `TriAxisInferer`; straight
+            slices in a `roi_size` only.
         allow_missing_keys: skip a key that the item lacks.
 
     Raises:
@@ -87,6 +89,7 @@ class RandSliceStackd(Randomizable, MapTransform):
         max_tilt_degrees: float = 0.0,
         tilt_probability: float = 0.0,
         scale_range: Sequence[float] = (1.0, 1.0),
+        axis_zoom: Sequence[Sequence[float]] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -101,23 +104,29 @@ class RandSliceStackd(Randomizable, MapTransform):
         self.max_tilt = math.radians(_checked_tilt(max_tilt_degrees))
         self.tilt_probability = check_fraction("tilt_probability", tilt_probability)
         self.scale_range = _checked_scale(scale_range)
+        self.zooms = dict(zip(self.axes, check_axis_zoom(axis_zoom, len(self.axes)), strict=True))
+        if axis_zoom is not None and (self.roi_size is None or self.tilt_probability > 0):
+            raise ValueError(
+                "axis_zoom needs a roi_size and a tilt_probability of 0; tilted planes keep voxels"
+            )
 
     def randomize(
         self,
         shape: Sequence[int],
         foreground: npt.NDArray[np.int64] | None = None,
-        bounds: npt.NDArray[np.int64] | None = None,
+        rows: Sequence[npt.NDArray[np.int64]] | None = None,
     ) -> SliceDraw:
         """Draw where a sample lies.
 
         Args:
             shape: spatial size (D0, D1, D2).
             foreground: flat positions of foreground voxels, if known.
-            bounds: (3, 2) box in which the other centres lie; the volume if None.
+            rows: indices along each axis among which the other centres lie; the volume if None.
         """
         axis = self.axes[int(self.R.choice(len(self.axes), p=self.axis_weights))]
-        box = [(0, size) for size in shape] if bounds is None else bounds
-        centre = tuple(int(self.R.randint(first, last)) for first, last in box)
+        choices = [len(row) for row in rows] if rows is not None else list(shape)
+        drawn = [int(self.R.randint(count)) for count in choices]
+        centre = tuple(drawn if rows is None else [int(row[i]) for row, i in zip(rows, drawn, strict=True)])
         if self.R.rand() < self.foreground_fraction and foreground is not None and len(foreground):
             flat = int(foreground[self.R.randint(len(foreground))])
             centre = tuple(int(position) for position in np.unravel_index(flat, tuple(shape)))
@@ -145,8 +154,12 @@ class RandSliceStackd(Randomizable, MapTransform):
                 raise ValueError(
                     f"{name_of(item, key)}: {key} must be {expected}, got {got}; check it with CheckPaird"
                 )
-        known = [item.get(f"{self.label_key}_{name}") for name in ("foreground", "bounds")]
-        draw = self.randomize(shape, *[None if entry is None else bare_array(entry) for entry in known])
+        foreground, rows = (item.get(f"{self.label_key}_{name}") for name in ("foreground", "rows"))
+        draw = self.randomize(
+            shape,
+            None if foreground is None else bare_array(foreground),
+            None if rows is None else [bare_array(row) for row in rows],
+        )
         for key, volume in volumes.items():
             item[key] = self.cut(volume, draw, is_label=key == self.label_key)
         return item
@@ -197,7 +210,8 @@ class RandSliceStackd(Randomizable, MapTransform):
 
     def _window(self, draw: SliceDraw) -> tuple[int, int]:
         height, width = self.roi_size or (1, 1)
-        return max(1, round(height * draw.scale)), max(1, round(width * draw.scale))
+        zoom = self.zooms[draw.axis]
+        return max(1, round(height * draw.scale / zoom[0])), max(1, round(width * draw.scale / zoom[1]))
 
     def _starts(self, shape: Sequence[int], draw: SliceDraw) -> list[int]:
         # 10 voxels, window 4, centre 9:  0 1 2 3 4 5 [6 7 8 9]   <- shifted, not padded

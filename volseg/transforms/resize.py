@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-__all__ = ["RESIZERS", "resize_classes", "resize_linear", "resize_nearest"]
+__all__ = ["RESIZERS", "resize_classes", "resize_linear", "resize_nearest", "resize_planes"]
 
 SLAB_ROWS = 16
 
@@ -82,6 +82,18 @@ def resize_classes(label: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         chosen[is_larger] = value
         largest = torch.where(is_larger, share, largest)
     return chosen
+
+
+def resize_planes(planes: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Resize a batch of pictures (N, C, h, w) of floating point to (N, C, *size), as `resize_linear` does.
+
+    Example:
+        >>> resize_planes(torch.tensor([[[[0.0, 1.0, 2.0, 3.0]]]]), (1, 2)).tolist()
+        [[[[0.71..., 2.28...]]]]
+    """
+    if tuple(planes.shape[2:]) == tuple(size):
+        return planes
+    return F.interpolate(planes, size=tuple(size), mode="bilinear", antialias=True)
 
 
 def _resized_along(volume: torch.Tensor, axis: int, size: int) -> torch.Tensor:

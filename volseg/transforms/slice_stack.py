@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 
-from volseg.checks import check_odd
+from volseg.checks import check_odd, check_positive
 
-__all__ = ["neighbour_rows", "stack_slices", "unstack_slices"]
+__all__ = ["check_axis_zoom", "neighbour_rows", "stack_slices", "unstack_slices"]
 
 
 def stack_slices(
@@ -106,6 +106,29 @@ def neighbour_rows(
         wrong = int(middle.min() if middle.min() < 0 else middle.max())
         raise ValueError(f"indices must lie in 0..{depth - 1}, got {wrong}; the axis has {depth} slices")
     return np.clip(middle + np.arange(-half, half + 1), 0, depth - 1)
+
+
+def check_axis_zoom(
+    axis_zoom: Sequence[Sequence[float]] | None, axes: int
+) -> tuple[tuple[float, float], ...]:
+    """Return for each of `axes` axes how many pixels (h, w) a voxel of its planes becomes; 1 if None.
+
+    Planes of anisotropic volumes need it: cut across the lines of a B-scan, voxels are far from square.
+
+    Raises:
+        ValueError: for another number of axes, or a zoom that is not two positive numbers.
+
+    Example:
+        >>> check_axis_zoom(None, 2)
+        ((1.0, 1.0), (1.0, 1.0))
+    """
+    if axis_zoom is None:
+        return ((1.0, 1.0),) * axes
+    for zoom in axis_zoom:
+        check_positive("axis_zoom", zoom)
+    if len(axis_zoom) != axes or any(len(zoom) != 2 for zoom in axis_zoom):
+        raise ValueError(f"axis_zoom must be (h, w) for each of {axes} axes, got {axis_zoom}")
+    return tuple((float(zoom[0]), float(zoom[1])) for zoom in axis_zoom)
 
 
 def _checked(axis: int) -> int:

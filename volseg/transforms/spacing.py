@@ -73,7 +73,8 @@ class MatchSpacingd(MapTransform):
 
     Args:
         keys: MetaTensors (C, x, y, z); their dtype is kept.
-        spacing_mm: three edge lengths to match; None turns the transform off.
+        spacing_mm: three edge lengths to match, None for an axis that keeps its own; None turns the transform
+            off.
         mode: one per key: "linear" for images (antialiased when shrinking), "nearest" or "classes" (each
             class linearly, the largest wins) for labels.
         min_ratio: smallest wanted / present voxel size that is resampled.
@@ -88,7 +89,7 @@ class MatchSpacingd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection = ("image",),
-        spacing_mm: Sequence[float] | None = None,
+        spacing_mm: Sequence[float | None] | None = None,
         *,
         mode: str | Sequence[str] = "linear",
         min_ratio: float = 0.5,
@@ -98,7 +99,7 @@ class MatchSpacingd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if spacing_mm is not None:
-            check_positive("spacing_mm", spacing_mm)
+            check_positive("spacing_mm", [1.0 if length is None else length for length in spacing_mm])
         if not 0 < min_ratio <= 1 <= max_ratio:
             raise ValueError(f"ratios must satisfy 0 < min <= 1 <= max, got {min_ratio} and {max_ratio}")
         if isinstance(mode, str) and len(self.keys) > 1:
@@ -110,7 +111,11 @@ class MatchSpacingd(MapTransform):
         self.mode = [
             check_choice("mode", choice, RESIZERS) for choice in ensure_tuple_rep(mode, len(self.keys))
         ]
-        self.spacing_mm = None if spacing_mm is None else tuple(float(length) for length in spacing_mm)
+        self.spacing_mm = (
+            None
+            if spacing_mm is None
+            else tuple(None if length is None else float(length) for length in spacing_mm)
+        )
         self.min_ratio = min_ratio
         self.max_ratio = max_ratio
         self.tolerance = tolerance
@@ -132,7 +137,10 @@ class MatchSpacingd(MapTransform):
         if self.spacing_mm is None or not is_known:
             return present
         spacing = np.array(spacing_of(_affine_of(volume))[: len(present)])
-        ratios = np.array(self.spacing_mm[: len(present)]) / spacing
+        wanted_mm = [
+            own if length is None else length for own, length in zip(spacing, self.spacing_mm, strict=False)
+        ]
+        ratios = np.array(wanted_mm) / spacing
         if (ratios < self.min_ratio).any() or (ratios > self.max_ratio).any():
             self._warn(name, spacing)
             return present
@@ -145,7 +153,7 @@ class MatchSpacingd(MapTransform):
             return
         self._warned.add(name)
         lengths = "x".join(f"{length:.4g}" for length in spacing)
-        trained = "x".join(f"{length:.4g}" for length in self.spacing_mm or ())
+        trained = "x".join("any" if length is None else f"{length:.4g}" for length in self.spacing_mm or ())
         message = (
             f"{name}: voxels of {lengths} mm are too far from the {trained} mm of the training to resample"
         )
