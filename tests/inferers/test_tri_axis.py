@@ -511,3 +511,19 @@ def test_zoomed_probabilities_stay_probabilities() -> None:
 def test_a_zoom_that_fits_no_axis_is_refused(zoom: tuple) -> None:
     with pytest.raises(ValueError, match="axis_zoom must be"):
         TriAxisInferer(axis_zoom=zoom)
+
+
+@pytest.mark.parametrize(("axis", "depth_dim"), [(0, 2), (2, 3)])
+def test_a_mirrored_volume_is_never_seen_upside_down(axis: int, depth_dim: int) -> None:
+    def depth(stacks: torch.Tensor) -> torch.Tensor:
+        shape = [1, 1, 1, 1]
+        shape[depth_dim] = -1
+        return (
+            torch.arange(float(stacks.shape[depth_dim]))
+            .reshape(shape)
+            .expand(len(stacks), 1, *stacks.shape[2:])
+        )
+
+    plain, mirrored = (exact(axes=(axis,), tta=tta)(volume(), depth) for tta in ("none", "mirror"))
+    assert torch.equal(plain, mirrored)
+    assert not torch.equal(plain, exact(axes=(axis,), tta="flips")(volume(), depth))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -45,20 +45,20 @@ class View:
 _FLIPS = (View(), View(flipped=(-2,)), View(flipped=(-1,)), View(flipped=(-2, -1)))
 _VIEWS: dict[str, tuple[View, ...]] = {
     "none": _FLIPS[:1],
-    # Only what swaps left and right: pictures with an up and a down are learnt in no other view.
-    "mirror": (View(), View(flipped=(-1,))),
     "flips": _FLIPS,
     # Transposing and flipping covers the quarter turns: all eight symmetries of a square.
     "d4": _FLIPS + tuple(View(True, view.flipped) for view in _FLIPS),
 }
 
 
-def views_of(tta: TTA) -> tuple[View, ...]:
+def views_of(tta: TTA, axis: int | None = None) -> tuple[View, ...]:
     """List the views of a test-time augmentation, the plain one first.
 
     Args:
-        tta: "none" is the plain view, "mirror" adds the one with its columns reversed, "flips" adds three
-            flips, "d4" all eight flips and quarter turns.
+        tta: "none" is the plain view, "mirror" adds one that swaps left and right but never up and down,
+            "flips" adds three flips, "d4" all eight flips and quarter turns.
+        axis: of a volume (x, y, z), y being down, across which the planes are cut; None for pictures, whose
+            columns run from left to right.
 
     Raises:
         ValueError: for any other name.
@@ -66,5 +66,11 @@ def views_of(tta: TTA) -> tuple[View, ...]:
     Example:
         >>> [len(views_of(name)) for name in ("none", "mirror", "flips", "d4")]
         [1, 2, 4, 8]
+        >>> [views_of("mirror", axis)[1].flipped for axis in (None, 0, 1, 2)]
+        [(-1,), (-1,), (-2,), (-2,)]
     """
-    return _VIEWS[check_choice("tta", tta, _VIEWS)]
+    check_choice("tta", tta, get_args(TTA))
+    if tta == "mirror":
+        # The planes are (y, z), (x, z) and (x, y): z is reversed in the first, x in the others.
+        return View(), View(flipped=(-1,) if axis in (None, 0) else (-2,))
+    return _VIEWS[tta]

@@ -48,7 +48,7 @@ class TriAxisInferer(Inferer):
         roi_size: window in plane, None for whole slices. A smaller plane is padded by its edge.
         overlap: share of a window that its neighbour covers too, in [0, 1).
         blend: "constant" or "gaussian" weights of overlapping windows.
-        tta: "none", "mirror" (2 views, columns reversed), "flips" (4) or "d4" (8), averaged within an axis.
+        tta: "none", "mirror" (2 views, see `views_of`), "flips" (4) or "d4" (8), averaged within an axis.
         fusion: "mean", "logit_mean" (activation after the mean), "max" over axes, or of masks at `threshold`:
             "union" of all views and axes, "vote" for the majority over axes, each the union of its views.
         axis_weights: one positive weight per axis, for "mean", "logit_mean" and "vote".
@@ -101,7 +101,8 @@ class TriAxisInferer(Inferer):
         self.overlap = _check_overlap(overlap)
         check_choice("blend", blend, ("constant", "gaussian"))
         self.blend: Blend = blend
-        self.views = views_of(tta)
+        self.views = {axis: views_of(tta, axis) for axis in self.axes}
+        self.picture_views = views_of(tta)
         self.weights = check_fusion(fusion, activation, axis_weights, len(self.axes))
         self.zooms = dict(zip(self.axes, check_axis_zoom(axis_zoom, len(self.axes)), strict=True))
         self.fusion, self.activation = fusion, activation
@@ -148,7 +149,7 @@ class TriAxisInferer(Inferer):
         with torch.no_grad(), autocast_for(self.amp, plain.device):
             dtype = dtype_for(self.amp, plain.device)
             fast = with_fast_weights(network, dtype, channels_last=self.channels_last)
-            run = _Run(self, plain, lambda stacks: fast(stacks, *args, **kwargs))
+            run = _Run(self, plain, lambda stacks: fast(stacks, *args, **kwargs), is_picture=is_picture)
             fused = run.fuse()
         fused = fused.squeeze(-1) if is_picture else fused
         return convert_to_dst_type(fused, inputs, dtype=torch.float32)[0]
@@ -157,8 +158,11 @@ class TriAxisInferer(Inferer):
 class _Run:
     """One call of an inferer: the volume, the network and the plan for them."""
 
-    def __init__(self, inferer: TriAxisInferer, volume: torch.Tensor, network: Network) -> None:
+    def __init__(
+        self, inferer: TriAxisInferer, volume: torch.Tensor, network: Network, *, is_picture: bool
+    ) -> None:
         self.inferer = inferer
+        self.views = {2: inferer.picture_views} if is_picture else inferer.views
         self.network = network
         self.source: StackSource = ArrayVolume(volume)
         self.cases, self.shape = volume.shape[0], tuple(volume.shape[2:])
@@ -171,7 +175,7 @@ class _Run:
         if inferer.fusion in ("mean", "logit_mean") and not inferer.has_disagreement:
             # A weighted mean needs no map per axis: every prediction goes straight into the one sum.
             for axis, weight in zip(inferer.axes, inferer.weights, strict=True):
-                self._add_views(axis, inferer.views, weight, accumulator)
+                self._add_views(axis, self.views[axis], weight, accumulator)
             if inferer.fusion == "logit_mean":
                 activate_(accumulator.values, inferer.activation)
             return accumulator.values
@@ -185,7 +189,8 @@ class _Run:
     def _fuse_views(self, accumulator: ArrayAccumulator) -> torch.Tensor:
         """Fused prediction of one axis, and the disagreement of its views, each kept apart."""
         inferer = self.inferer
-        (axis,), views = inferer.axes, inferer.views
+        (axis,) = inferer.axes
+        views = self.views[axis]
         is_of_masks = inferer.fusion in ("union", "vote")
         within: Fusion = "union" if is_of_masks else "mean"
         within = "logit_mean" if inferer.fusion == "logit_mean" else within
@@ -201,7 +206,7 @@ class _Run:
 
     def _axis_map(self, axis: int, accumulator: ArrayAccumulator) -> torch.Tensor:
         """What one axis says alone: the mean of its views, or the union of their masks."""
-        views = self.inferer.views
+        views = self.views[axis]
         if self.inferer.fusion not in ("union", "vote"):
             accumulator.clear()
             self._add_views(axis, views, 1.0, accumulator)
