@@ -33,7 +33,7 @@ def test_a_later_layer_replaces_a_leaf_and_extends_a_list(tmp_path):
         "_shared/train.json": {"wired": "@a"},
         "b/src/train.json": {"a::x": 5, "+items": [2]},
     }
-    for other in ("evaluate", "inference", "multi_gpu_train", "multi_gpu_evaluate"):
+    for other in ("evaluate", "inference", "ensemble", "multi_gpu_train", "multi_gpu_evaluate"):
         write[f"_shared/{other}.json"] = {}
     for file, content in write.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ FLOORS = [
     {"checks", "geometry", "files"},
     {"data", "transforms", "networks", "losses", "metrics"},
     {"inferers", "handlers", "reports"},
-    {"bundles"},
+    {"bundles", "ensembles"},
     {"cli"},
 ]
 STRANGERS = FLOORS[1]

@@ -35,7 +35,7 @@ __all__ = [
     "start_run",
 ]
 
-WORKFLOWS = ("train", "evaluate", "inference", "multi_gpu_train", "multi_gpu_evaluate")
+WORKFLOWS = ("train", "evaluate", "inference", "ensemble", "multi_gpu_train", "multi_gpu_evaluate")
 """The configs that every bundle is baked into."""
 
 RUN_ARGUMENTS = {
@@ -108,7 +108,7 @@ def baked_configs(bundle: Path, *, shared: Path | None = None) -> dict[str, str]
 
 
 def _wiring(bundle: Path, shared: Path, workflow: str) -> list[Path]:
-    base = workflow.removeprefix("multi_gpu_")
+    base = "inference" if workflow == "ensemble" else workflow.removeprefix("multi_gpu_")
     layers = [shared / f"{base}.json"]
     difference = bundle / "src" / f"{base}.json"
     layers += [difference] if difference.is_file() else []

@@ -229,3 +229,43 @@ def test_headers_of_pictures_are_checked_in_2d(tmp_path):
 def test_other_dimensions_are_told():
     with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got 1"):
         check_cases([{}], spatial_dims=1)
+
+
+def sparse(folder, images, labels, label_size=(4, 3), **keys):
+    for name, numbers, size in (("images", images, (4, 3)), ("labels", labels, label_size)):
+        (folder / name).mkdir(parents=True)
+        for number in numbers:
+            Image.new("L", size).save(folder / name / f"{number:03d}.png")
+    return {"case": "eye", "image": str(folder / "images"), "label": str(folder / "labels"), **keys}
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "keys"),
+    [
+        (range(20), [3, 8, 12], {}),
+        ([3, 8, 12], [3, 8, 12], {}),
+        ([3, 8, 12], [4, 9, 13], {"label_offset": 1}),
+        ([3, 8, 12], [3, 8, 12], {"labelled_range": [0, 10]}),
+    ],
+    ids=["some labelled", "all labelled", "numbered otherwise", "a range of the grid"],
+)
+def test_slices_that_are_missing_are_accepted_where_gaps_are_kept(tmp_path, images, labels, keys):
+    case = sparse(tmp_path, images, labels, **keys)
+    check_cases([case], gaps="keep")
+    with pytest.raises(InputError, match="1 of 1 cases cannot be used"):
+        check_cases([case])
+
+
+@pytest.mark.parametrize(
+    ("labels", "keys", "told"),
+    [
+        ([3, 9], {}, "expected image slice 9 for label slice 9, got none"),
+        ([3, 8], {"label_offset": 1}, "expected image slice 2 for label slice 3, got none"),
+        ([3, 8], {"label_size": (3, 4)}, r"expected the size of its image, \(4, 3, 3\), got \(3, 4, 2\)"),
+        ([3, 8], {"labelled_range": [0, 11]}, "slices within 0 and 10"),
+    ],
+    ids=["no image", "wrong offset", "transposed", "beyond the grid"],
+)
+def test_labels_that_do_not_fit_are_refused_where_gaps_are_kept(tmp_path, labels, keys, told):
+    with pytest.raises(InputError, match=told):
+        check_cases([sparse(tmp_path, [3, 8, 12], labels, **keys)], gaps="keep")

@@ -171,9 +171,10 @@ def test_outputs_of_a_former_run_are_never_inputs(tmp_path, caplog):
     touch(
         tmp_path, "a.nii.gz", "a/a_seg.nii.gz", "a/a_prob.nii.gz", "a/a_disagreement.nii.gz", "b_seg.nii.gz"
     )
+    touch(tmp_path, "a/a_preview.gif", "a/a_sheet.png", "a/a_seg.label.txt", "a/a_seg.ctbl")
     touch(tmp_path, "run1/.volseg.lock", "run1/x.nii.gz", "run2/.volseg_journal.jsonl", "run2/y.nii.gz")
     assert found(tmp_path) == {"a": "a.nii.gz"}
-    assert "left out 4 predictions of a former run" in caplog.text
+    assert "left out 6 predictions of a former run" in caplog.text
     assert "left out 2 folders written by a run" in caplog.text
 
 
@@ -346,3 +347,16 @@ def test_a_prepared_picture_keeps_its_field_of_view_and_not_its_label(tmp_path):
     write_datalist(tmp_path / "datalist.json", Datalist("x", test=[{**item, "label": "l.png"}]))
     expected = {**item, "image": str(tmp_path / "i.png"), "field_of_view": str(tmp_path / "f.png")}
     assert find_cases(tmp_path, spatial_dims=2) == [expected]
+
+
+def test_a_scan_folder_called_img_is_named_without_that_end(tmp_path):
+    touch(tmp_path, "set/original_images/P1_z.img/1.bmp", "set/label_images/P1_z_labelMark/1.bmp")
+    touch(tmp_path, "set/original_images/P2.img/1.bmp", "set/original_images/P2/1.bmp")
+    assert [case["case"] for case in find_cases(tmp_path)] == ["P1_z", "P2", "P2.img"]
+    (only,) = find_cases(tmp_path / "set/original_images/P1_z.img")
+    assert only["case"] == "P1_z"
+
+
+def test_a_folder_with_missing_slices_is_one_case(tmp_path):
+    touch(tmp_path, "S1/images/010.png", "S1/images/015.png", "S1/labels/010.png")
+    assert [case["case"] for case in find_cases(tmp_path)] == ["S1"]

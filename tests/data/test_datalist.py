@@ -121,6 +121,8 @@ def test_a_list_without_folds_is_all_training(tmp_path):
         ({"label_rule": {"#ff0000": 1, "255": 1}}, "label_rule to be"),
         ({"label_rule": {"#ff0000": 300}}, "label_rule to be"),
         ({"label_rule": {"#ff0000": True}}, "label_rule to be"),
+        ({"label_offset": 0.5}, "label_offset to be a whole number, got 0.5"),
+        ({"label_offset": True}, "label_offset to be a whole number, got True"),
         ({"labl": "x"}, "expected known keys, got 'labl'; did you mean 'label'"),
         ({"image": "../a.nii.gz"}, "image inside .*, got '../a.nii.gz'"),
         ({"image": "b/../../a.nii.gz"}, "image inside"),

@@ -427,6 +427,71 @@ def test_a_link_in_a_circle_fails_alone(tmp_path, out, cases):
     assert "symbolic links" in summary_of(out)[1]["loop"]["reason"]
 
 
+COMPANIONS = {"itk_snap": b"labels", "preview": b"animation"}
+
+
+def run_with_companions(out, cases, companions=None, **options):
+    folder = PredictionFolder(out, **options)
+    pending = [item["case"] for item in folder.pending(cases)]
+    for name in pending:
+        folder.save(name, labels_of(name), GEOMETRY, companions=companions or COMPANIONS, warnings=["a word"])
+    return folder, pending
+
+
+def test_companions_lie_beside_the_result_and_are_part_of_it(out, cases):
+    folder, _ = run_with_companions(out, cases[:1])
+    folder.finish()
+    assert (out / "a" / "a_seg.label.txt").read_bytes() == b"labels"
+    assert (out / "a" / "a_preview.gif").read_bytes() == b"animation"
+    record = summary_of(out)[1]["a"]
+    assert set(record["outputs"]) == {"a/a_seg.nii.gz", "a/a_seg.label.txt", "a/a_preview.gif"}
+    assert record["warnings"] == ["a word"]
+    folder, pending = run_with_companions(out, cases[:1])
+    folder.finish()
+    assert pending == []
+    (out / "a" / "a_preview.gif").unlink()
+    folder, pending = run_with_companions(out, cases[:1])
+    folder.finish()
+    assert pending == ["a"]
+
+
+def test_a_companion_that_volseg_did_not_write_is_kept(out, cases):
+    (out / "a").mkdir(parents=True)
+    (out / "a" / "a_preview.gif").write_text("mine")
+    folder, pending = run_with_companions(out, cases)
+    assert exit_code(folder) == 2
+    assert pending == ["b", "c"]
+    assert (out / "a" / "a_preview.gif").read_text() == "mine"
+
+
+def test_a_companion_that_the_disk_refuses_costs_no_prediction(out, cases, monkeypatch):
+    folder = PredictionFolder(out)
+    folder.pending(cases[:1])
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions_module, "write_atomically", no_space)
+        folder.save("a", labels_of("a"), GEOMETRY, companions=COMPANIONS)
+    folder.finish()
+    assert [path.name for path in (out / "a").iterdir()] == ["a_seg.nii.gz"]
+    warnings = summary_of(out)[1]["a"]["warnings"]
+    assert [warning.split(":")[0] for warning in warnings] == [
+        "a_seg.label.txt was not written",
+        "a_preview.gif was not written",
+    ]
+
+
+def test_a_stale_companion_does_not_stay_beside_a_new_result(out, cases):
+    folder, _ = run_with_companions(out, cases[:1])
+    folder.finish()
+    run(out, cases[:1], overwrite=True)
+    assert [path.name for path in (out / "a").iterdir()] == ["a_seg.nii.gz"]
+
+
+def test_an_unknown_companion_is_refused_before_anything_is_written(out, cases):
+    with pytest.raises(ValueError, match=r"kind of companion must be one of .*, got 'movie'"):
+        run_with_companions(out, cases, {"movie": b""})
+    assert not (out / "a").exists()
+
+
 KILLED = """
 import os, signal, sys
 import numpy as np

@@ -247,3 +247,34 @@ def test_a_malformed_sidecar_is_refused(tmp_path, text):
 def test_a_wrong_spacing_argument_is_an_error(tmp_path, spacing):
     with pytest.raises(ValueError, match="spacing_mm must be"):
         read_header(_write(tmp_path / "s"), spacing_mm=spacing)
+
+
+def test_kept_gaps_leave_the_slices_that_are_there_in_order_of_number(tmp_path):
+    folder = _write(tmp_path / "s", numbers=(100, 9, 10, 12), stack=STACK[:4])
+    with pytest.raises(InputError, match=r"expected slice 11 behind 10\.tif"):
+        read_volume(folder)
+    voxels, geometry = read_volume(folder, gaps="keep")
+    np.testing.assert_array_equal(voxels, STACK[[1, 2, 3, 0]].T)
+    assert geometry.shape == read_header(folder, gaps="keep").shape == (9, 13, 4)
+    assert slice_numbers(folder, gaps="keep") == [9, 10, 12, 100]
+
+
+def test_a_full_folder_is_the_same_with_gaps_kept_or_refused(tmp_path):
+    folder = _write(tmp_path / "s", numbers=range(5, 17))
+    kept, refused = (read_volume(folder, gaps=gaps) for gaps in ("keep", "refuse"))
+    assert kept[0].tobytes() == refused[0].tobytes()
+    assert kept[0].dtype == refused[0].dtype
+    np.testing.assert_array_equal(kept[1].affine, refused[1].affine)
+
+
+def test_a_double_number_is_refused_even_where_gaps_are_kept(tmp_path):
+    folder = _write(tmp_path / "s", numbers=(1, 3), stack=STACK)
+    tifffile.imwrite(folder / "03.tif", STACK[2])
+    with pytest.raises(InputError, match="one file per slice number"):
+        read_volume(folder, gaps="keep")
+
+
+def test_numbers_too_far_apart_to_count_slices_are_refused(tmp_path):
+    folder = _write(tmp_path / "s", numbers=(20240101, 20250101), stack=STACK)
+    with pytest.raises(InputError, match="slice numbers that count slices, got 20240101 to 20250101 for 2"):
+        read_header(folder, gaps="keep", max_bytes=10**6)

@@ -236,3 +236,29 @@ def test_voxels_that_are_not_finite_are_counted_and_never_all(order):
     assert check_voxels(VOXELS, "a.nii") == 0
     with pytest.raises(InputError, match=r"a\.nii: expected finite voxels"):
         check_voxels(np.full((2, 2, 2), np.inf), "a.nii")
+
+
+def test_kept_gaps_are_told_by_the_slice_numbers(tmp_path):
+    folder = _slices(tmp_path / "s")
+    (folder / "9.tif").unlink()
+    image = LoadImage(reader=READER, dtype=None, gaps="keep")(folder)
+    assert list(image.meta["slice_numbers"]) == [8, 10, 11]
+    np.testing.assert_array_equal(image.numpy(), VOXELS[..., [0, 2, 3]])
+    with pytest.raises(InputError, match=r"expected slice 9 behind 8\.tif"):
+        LoadImage(reader=READER, dtype=None)(folder)
+
+
+def test_only_slices_and_pages_have_slice_numbers(tmp_path):
+    reader = VolumeReader(gaps="keep")
+    _, meta = reader.get_data(reader.read(_nifti(tmp_path / "a.nii.gz")))
+    assert "slice_numbers" not in meta
+    reader = VolumeReader()
+    _, meta = reader.get_data(reader.read(_slices(tmp_path / "s")))
+    assert "slice_numbers" not in meta
+
+
+def test_another_word_for_gaps_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="gaps must be one of keep, refuse, got 'kept'; did you mean 'keep'"):
+        VolumeReader(gaps="kept")
+    with pytest.raises(ValueError, match="gaps must be one of keep, refuse, got 'kept'"):
+        read_header(_slices(tmp_path / "s"), gaps="kept")

@@ -27,8 +27,11 @@ from PIL import Image
 
 from volseg.data import predictions as predictions_module
 from volseg.data.case_dataset import CaseDataset, collate_cases
+from volseg.data.detection_table import read_detection
 from volseg.data.predictions import PredictionFolder
+from volseg.handlers import SliceDetection
 from volseg.handlers.case_iteration import CaseIteration
+from volseg.handlers.case_previews import CaseCompanions
 from volseg.transforms import DecideLabelsd, MatchSized, RestoreShaped
 
 pytestmark = [  # LoadImage tries all its readers
@@ -95,8 +98,7 @@ def evaluator_for(folder, cases, *, extra=(), network=None, **options):
         network=network or Threshold(),
         inferer=SimpleInferer(),
         postprocessing=after,
-        iteration_update=CaseIteration(folder),
-        **options,
+        **{"iteration_update": CaseIteration(folder), **options},
     )
 
 
@@ -143,6 +145,35 @@ def test_probabilities_and_disagreement_lie_beside_the_labels(tmp_path, cases):
     written = np.asarray(nib.load(tmp_path / "out" / "a" / "a_prob.nii.gz").dataobj)
     # float32 sigmoid
     assert np.allclose(written, 1 / (1 + np.exp(0.5 - image_of("a"))), atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [None, ["fluid"]], ids=["no names", "names"])
+def test_a_table_of_slices_lies_beside_the_labels_of_a_network_that_detects(tmp_path, cases, names):
+    folder = PredictionFolder(tmp_path / "out")
+    companions = None if names is None else CaseCompanions(class_names=names)
+    evaluator = evaluator_for(
+        folder,
+        cases[:1],
+        val_handlers=[SliceDetection(axis=2)],
+        iteration_update=CaseIteration(folder, companions),
+    )
+    evaluator.run()
+    folder.finish()
+    path = tmp_path / "out" / "a" / "a_detection.csv"
+    table = read_detection(path)
+    assert path.read_text().splitlines()[0] == f"slice,{'class 1' if names is None else 'fluid'}"
+    assert table.shape == (SHAPE[2], 1)
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())["cases"][0]
+    assert "a/a_detection.csv" in record["outputs"]
+    again = PredictionFolder(tmp_path / "out")
+    assert again.pending(cases[:1]) == []  # journalled: the same run has nothing left to do
+    again.finish()
+    path.write_text("by hand")
+    changed = PredictionFolder(tmp_path / "out")
+    changed.pending(cases[:1])
+    code, records = finish(changed, tmp_path / "out")
+    assert (code, path.read_text()) == (1, "by hand")
+    assert "one that was changed or made otherwise" in records["a"]["reason"]
 
 
 class FiniteThreshold(Threshold):

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from volseg.checks import InputError
 from volseg.handlers import CaseImages, CaseScores, RunScalars, open_writer
 from volseg.handlers.monitoring import SilentWriter
+from volseg.reports import CLASS_COLOURS
 
 SHAPE = (9, 7, 5)
 PURPLE = (160, 32, 240)
@@ -108,6 +109,17 @@ def test_of_several_classes_the_most_probable_is_drawn(tmp_path, writer, index):
     pred[0, 0, 0, 0] = 0.3  # background everywhere else too: the first of equals
     events = pictures_of(tmp_path, writer, [item(pred=pred, label=None)], classes=3)
     assert coloured(events) == (index > 0)
+
+
+def test_several_classes_of_a_volume_are_shown_in_their_colours(tmp_path, writer):
+    pred = torch.zeros(3, *SHAPE)
+    pred[0] = 0.5
+    pred[2, 5:8, 2:5, 3] = 1
+    events = pictures_of(tmp_path, writer, [item(pred=pred)], classes=3, class_names=["line", "ellipse"])
+    tags = {f"validation_1/{name}" for name in ("across_x", "across_y", "across_z", "slices")}
+    assert set(events.Tags()["images"]) == tags
+    shown = picture(events, "validation_1/slices").reshape(-1, 3).tolist()
+    assert [list(colour) in shown for colour in CLASS_COLOURS[:3]] == [True, True, False]
 
 
 def flat_item(**changes):

@@ -28,11 +28,19 @@ def test_the_matrix_is_that_of_scikit_learn():
         ("specificity", sklearn.recall_score(TRUTH, PRED, pos_label=0)),
         ("f_beta", sklearn.fbeta_score(TRUTH, PRED, beta=2)),
         ("mean_iou", sklearn.jaccard_score(TRUTH, PRED, average="macro")),
+        ("mean_dice", sklearn.f1_score(TRUTH, PRED)),
     ],
 )
 def test_binary_measures_are_those_of_scikit_learn(measure, expected):
     matrix = compute_confusion_matrix(PRED, TRUTH, classes=2)
     assert compute_confusion_measure(matrix, measure, beta=2.0) == pytest.approx(expected)
+
+
+def test_the_mean_dice_is_that_of_the_foreground_classes():
+    pred, truth = rng.integers(0, 4, (2, 97))
+    expected = sklearn.f1_score(truth, pred, labels=[1, 2, 3], average="macro")
+    matrix = compute_confusion_matrix(pred, truth, classes=4)
+    assert compute_confusion_measure(matrix, "mean_dice") == pytest.approx(expected)
 
 
 def test_a_class_that_occurs_nowhere_is_left_out():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from volseg.metrics import (
     ClDiceMetric,
+    ContinuityMetric,
     DiceMetric,
     IoUMetric,
     LesionF1Metric,
@@ -25,6 +26,7 @@ from volseg.metrics import (
     compute_cl_dice,
     compute_confusion_matrix,
     compute_confusion_measure,
+    compute_continuity,
     compute_detection_auc,
     compute_dice,
     compute_field_of_view_scores,
@@ -64,6 +66,7 @@ SCORES = {
         -1,
     ),
     "cl_dice": (compute_cl_dice, 1.0, 0.0, 1),
+    "continuity": (lambda p, t: compute_continuity(p, t).unbroken, 1.0, 0.0, 1),
     "lesion_f1": (compute_lesion_f1, 1.0, 0.0, 1),
     "precision": (pooled("precision"), 1.0, 0.0, 1),
     "recall": (pooled("recall"), 1.0, 0.0, 1),
@@ -289,6 +292,7 @@ METRICS = {
     "hd95": SurfaceDistanceMetric("hd95", spacing_mm=SPACING),
     "assd": SurfaceDistanceMetric("assd", spacing_mm=SPACING),
     "cl_dice": ClDiceMetric(),
+    "continuity": ContinuityMetric(),
     "lesion_f1": LesionF1Metric(),
     "volume": VolumeDifferenceMetric(spacing_mm=SPACING),
 }

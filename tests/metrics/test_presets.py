@@ -89,6 +89,84 @@ def test_aic_edema_judges_the_slices_by_the_detection_head_when_there_is_one():
     assert score_preset("aic-edema", [ScoredCase("a", truth, truth)]).beside["auc_REA"] == 1.0
 
 
+def test_aic_edema_tells_a_torn_lesion_beside_the_score():
+    truth = np.zeros((7, 8, 9), np.uint8)
+    truth[1:4, 1:4, 1:8] = 2
+    pred = truth.copy()
+    pred[..., 4] = 0
+    beside = score_preset("aic-edema", [ScoredCase("a", pred, truth)]).beside
+    assert (beside["unbroken_SRF"], beside["components_per_lesion"]) == (0.5, 2.0)
+    assert beside["slice_consistency"] == pytest.approx(4 / 6)
+    assert math.isnan(beside["unbroken_REA"])
+
+
+def test_oct_counts_every_class_of_every_volume():
+    both = box(1, 1, 1) + box(4, 4, 4, value=2)
+    cases = [
+        ScoredCase("right", both, both),
+        ScoredCase("missed", box(), box(1, 1, 1)),
+        ScoredCase("false alarm", box(1, 1, 1) + box(4, 4, 4, value=2), box(1, 1, 1)),
+        ScoredCase("nothing", box(), box()),
+    ]
+    report = score_preset("oct", cases)
+    assert report.beside["dice_1"] == pytest.approx((1 + 0 + 1 + 1) / 4)
+    assert report.beside["dice_2"] == pytest.approx((1 + 1 + 0 + 1) / 4)
+    assert report.score == pytest.approx(3 / 4)
+    assert report.beside["dice_where_present_1"] == pytest.approx(2 / 3)
+    assert report.beside["dice_where_present_2"] == 1.0
+    assert [report.beside[name] for name in ("missed", "spurious", "empty")] == [1, 1, 3]
+    assert report.beside["unbroken_2"] == 0.5  # the false alarm counts 0, the empty volumes do not
+    assert len(report.cases) == 8
+
+
+def test_oct_counts_single_lesions_and_volumes():
+    truth = box(1, 1, 0) + box(1, 4, 6)
+    pred = box(1, 1, 0) + box(4, 1, 6)
+    pred[0, 0, 0] = 1
+    report = score_preset("oct", [ScoredCase("a", pred, truth, spacing_mm=(0.5, 1.0, 2.0))])
+    assert report.beside["lesion_recall"] == 0.5
+    assert report.beside["spurious_lesions_per_volume"] == 1.0
+    assert report.beside["lesion_f1"] == 0.5
+    assert report.beside["volume_difference_mm3"] == 1.0
+    unknown = score_preset("oct", [ScoredCase("a", pred, truth)])
+    assert math.isnan(unknown.beside["volume_difference_mm3"])
+
+
+def test_oct_never_rewards_a_prediction_that_is_taken_away():
+    truth = box(1, 1, 1) + box(4, 4, 4, value=2)
+    full = score_preset("oct", [ScoredCase("a", truth, truth)])
+    less = score_preset("oct", [ScoredCase("a", np.where(truth == 2, 0, truth), truth)])
+    for name in ("dice_where_present", "lesion_f1", "lesion_recall", "unbroken", "auc"):
+        assert less.beside[name] < full.beside[name]
+    assert less.score < full.score
+
+
+def test_oct_gives_the_same_numbers_to_permuted_classes():
+    truth = box(1, 1, 1) + box(4, 4, 4, value=2)
+    pred = box(1, 1, 1) + box(4, 4, 5, value=2)
+    swapped = [np.choose(mask, [0, 2, 1]) for mask in (pred, truth)]
+    beside = [score_preset("oct", [ScoredCase("a", *each)]).beside for each in ((pred, truth), swapped)]
+    for name in ("dice", "lesion_f1", "unbroken", "slice_consistency", "auc"):
+        assert [beside[0][f"{name}_1"], beside[0][f"{name}_2"]] == [
+            beside[1][f"{name}_2"],
+            beside[1][f"{name}_1"],
+        ]
+
+
+def test_oct_judges_the_slices_by_the_detection_head_when_there_is_one():
+    truth = box(1, 1, 1)
+    detection = np.tile(np.linspace(1, 0, 9)[:, None], 3)
+    report = score_preset("oct", [ScoredCase("a", truth, truth, detection=detection)])
+    assert report.beside["auc_1"] == pytest.approx(15 / 18)
+    assert (report.beside["dice_3"], report.score) == (1.0, 1.0)  # a class of the head that nobody has
+
+
+def test_oct_of_nothing_but_empty_volumes_is_perfect_and_undefined_otherwise():
+    report = score_preset("oct", [ScoredCase("a", box(), box())])
+    assert (report.score, report.beside["empty"]) == (1.0, 1)
+    assert all(math.isnan(report.beside[name]) for name in ("dice_where_present", "unbroken", "auc"))
+
+
 def test_nerve_pays_for_empty_frames_and_says_how_much():
     frames = [box(1, 1, shape=(6, 7)), box(shape=(6, 7)), box(shape=(6, 7))]
     nothing = box(shape=(6, 7))
@@ -151,7 +229,7 @@ def test_shapes_pools_the_images():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_perfect_prediction_is_perfect_in_every_protocol(preset):
-    truth = box(1, 1, 1) if preset in ("sennet", "aic-edema") else box(1, 1, shape=(6, 7))
+    truth = box(1, 1, 1) if preset in ("sennet", "aic-edema", "oct") else box(1, 1, shape=(6, 7))
     assert score_preset(preset, [ScoredCase("a", truth, truth)]).score == 1.0
 
 

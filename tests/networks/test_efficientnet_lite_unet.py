@@ -75,3 +75,20 @@ def test_a_file_that_lacks_a_weight_is_refused(tmp_path, missing):
 def test_another_number_of_widths_is_refused():
     with pytest.raises(ValueError, match="five positive widths"):
         EfficientNetLiteUNet(features=(8, 8))
+
+
+class TestEfficientNetLiteUNetWithDetection(NetworkContract):
+    def build(self, **keywords):
+        return EfficientNetLiteUNet(features=(8, 6, 6, 4, 4), detection_classes=2, **keywords)
+
+
+def test_the_detection_head_speaks_in_training_and_when_asked():
+    network = EfficientNetLiteUNet(features=(8, 6, 6, 4, 4), detection_classes=2, seed=0)
+    assert network(torch.rand(3, 3, 40, 20))["detection"].shape == (3, 2)
+    with torch.no_grad():
+        assert network.eval().detect(torch.rand(3, 3, 40, 20)).shape == (3, 2)
+
+
+def test_a_network_without_a_detection_head_says_so():
+    with pytest.raises(ValueError, match="no detection head"):
+        EfficientNetLiteUNet(features=(8, 6, 6, 4, 4)).detect(torch.rand(1, 3, 9, 9))

@@ -14,7 +14,8 @@ from PIL import Image
 
 from volseg.checks import InputError
 from volseg.data import Datalist, write_datalist
-from volseg.metrics import compute_dice, compute_iou, compute_surface_dice
+from volseg.data.detection_table import detection_csv
+from volseg.metrics import compute_detection_auc, compute_dice, compute_iou, compute_surface_dice
 from volseg.reports import score_csv, score_folders, score_markdown, score_summary, write_scores
 from volseg.reports.scores import THRESHOLDS
 
@@ -487,6 +488,48 @@ def test_the_edema_preset_maps_the_values_of_its_files(tmp_path):
     assert report.preset.score == pytest.approx(2 / 3)
     with pytest.raises(InputError, match="label values 0, 128, 191, 255, or 0, 1, 2, 3, got 7"):
         scored_values(tmp_path, np.uint8([7, 7, 7, 7]), truth, preset="aic-edema")
+
+
+@pytest.fixture
+def edema(folders):
+    """The folders with a table of slices beside each prediction."""
+    for case in CASES:
+        scores = np.random.default_rng(len(case)).random((3, SHAPE[2]))
+        table = folders[0] / case / f"{case}_detection.csv"
+        table.write_bytes(detection_csv(scores, ["REA", "SRF", "PED"]))
+    return folders
+
+
+@pytest.mark.parametrize("preset", ["aic-edema", "oct"])
+def test_slices_are_judged_by_the_tables_of_the_detection_head(edema, preset):
+    names = {"aic-edema": "REA", "oct": "1"}
+    beside = score_folders(*edema, preset=preset, surfaces=False).preset.beside
+    scores = [np.random.default_rng(len(case)).random((3, SHAPE[2]))[0] for case in CASES]
+    present = [(volume(seed) == 1).any(axis=(0, 1)) for seed in range(3)]
+    expected = compute_detection_auc(np.concatenate(scores), np.concatenate(present))
+    assert beside[f"auc_{names[preset]}"] == pytest.approx(expected, nan_ok=True)
+    for case in CASES:
+        (edema[0] / case / f"{case}_detection.csv").unlink()
+    without = score_folders(*edema, preset=preset, surfaces=False).preset.beside
+    assert without[f"dice_{names[preset]}"] == beside[f"dice_{names[preset]}"]
+
+
+def test_a_table_that_is_missing_short_or_of_turned_slices_is_refused(edema):
+    table = edema[0] / "case_2" / "case_2_detection.csv"
+    whole = table.read_text()
+    table.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match=r"case_2_detection.csv: expected 7 slices, got 6"):
+        score_folders(*edema, preset="oct", surfaces=False)
+    table.unlink()
+    with pytest.raises(InputError, match=r"case_2_detection.csv: expected a table of slices"):
+        score_folders(*edema, preset="oct", surfaces=False)
+    table.write_text(whole)
+    turned, path = np.diag([1.0, 1, -1, 1]), edema[0] / "case_2" / "case_2_seg.nii.gz"
+    turned[2, 3] = SHAPE[2] - 1
+    save(path, np.asarray(nib.load(path).dataobj)[..., ::-1], AFFINE @ turned)
+    with pytest.raises(InputError, match="expected slices in the order of the truth, got a prediction that"):
+        score_folders(*edema, preset="oct", surfaces=False)
+    assert score_folders(*edema, surfaces=False).preset is None  # without a preset nobody asks
 
 
 # --- pictures, presets, sweep -------------------------------------------------------------------------

@@ -17,7 +17,10 @@ __all__ = ["prepare"]
 
 _SHOWN_FAULTS = 10
 # ADAPTERS of volseg.data.datasets, said here because --help is to import nothing heavy; a test compares them
-_NAMES = "The data set, or the one whose layout yours has: chase, drive, fundus, nerve, sennet, shapes."
+_NAMES = (
+    "The data set, or the one whose layout yours has: "
+    "chase, drive, duke-dme, fundus, nerve, oct-edema, sennet, shapes."
+)
 
 
 def prepare(
@@ -38,10 +41,11 @@ def prepare(
         str | None, typer.Option(help="chase: whose masks are the labels, 1stHO (default) or 2ndHO.")
     ] = None,
     generate: Annotated[
-        int | None, typer.Option(help="shapes: draw this many training images into RAW first.")
+        int | None, typer.Option(help="oct-edema, shapes: draw this many training cases into RAW first.")
     ] = None,
     generate_test: Annotated[
-        int | None, typer.Option(help="shapes: test images to draw beside them; 10 by default.")
+        int | None,
+        typer.Option(help="Test cases to draw beside them; shapes: 10 by default, oct-edema: a quarter."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

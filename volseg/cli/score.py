@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["score"]
 
-_PRESETS = ("aic-edema", "drive", "nerve", "sennet", "shapes")
+_PRESETS = ("aic-edema", "drive", "nerve", "oct", "sennet", "shapes")
 _FILES = ("summary.json", "scores.csv", "scores.md")
 _SECTIONS = ("training", "validation", "test", "all")
 

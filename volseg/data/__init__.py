@@ -5,8 +5,10 @@ from volseg.data.cases import find_cases
 from volseg.data.datalist import Datalist, load_cases, read_datalist, write_datalist
 from volseg.data.datasets.chase import prepare_chase
 from volseg.data.datasets.drive import prepare_drive
+from volseg.data.datasets.duke_dme import prepare_duke_dme
 from volseg.data.datasets.fundus import prepare_fundus
 from volseg.data.datasets.nerve import prepare_nerve
+from volseg.data.datasets.oct_edema import prepare_oct_edema
 from volseg.data.datasets.sennet import prepare_sennet
 from volseg.data.datasets.shapes import prepare_shapes
 from volseg.data.hashes import add_hashes, check_hashes
@@ -45,8 +47,10 @@ __all__ = [
     "picture_geometry",
     "prepare_chase",
     "prepare_drive",
+    "prepare_duke_dme",
     "prepare_fundus",
     "prepare_nerve",
+    "prepare_oct_edema",
     "prepare_sennet",
     "prepare_shapes",
     "read_datalist",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
 import nibabel as nib
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from monai.data import list_data_collate
 from torch.utils.data import Dataset, Sampler
 
-from volseg.checks import InputError, refuse
+from volseg.checks import InputError, check_choice, refuse
 from volseg.data.hashes import check_hashes
+from volseg.data.slice_folder import Gaps
+from volseg.data.volume_reader import read_numbered_header
 from volseg.geometry import Geometry
 
 __all__ = ["CaseDataset", "CaseSampler", "check_cases", "collate_cases", "root_cause"]
@@ -95,7 +98,7 @@ def collate_cases(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return list_data_collate([_failure(sample["case"], error)])
 
 
-def check_cases(cases: Sequence[Mapping[str, Any]], *, spatial_dims: int = 3) -> None:
+def check_cases(cases: Sequence[Mapping[str, Any]], *, spatial_dims: int = 3, gaps: Gaps = "refuse") -> None:
     """Look at the headers of all images and labels before the work begins.
 
     A label must cover the same place as its image, in any orientation. Where either states no spacing, or the
@@ -105,14 +108,18 @@ def check_cases(cases: Sequence[Mapping[str, Any]], *, spatial_dims: int = 3) ->
     Args:
         cases: case items.
         spatial_dims: 3 for volumes, 2 for pictures.
+        gaps: with "keep", numbers may be missing in slice folders, a label may have some slices of its image
+            only (see `volseg.transforms.MatchSlicesd`), and `labelled_range` counts on the grid from the
+            first to the last number.
 
     Raises:
         InputError: one for all cases, with the first five faults.
-        ValueError: when `spatial_dims` is neither 2 nor 3.
+        ValueError: when `spatial_dims` is neither 2 nor 3, or `gaps` is unknown.
     """
     if spatial_dims not in (2, 3):
         raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}; use 3 for a volume")
-    check_case = _check_case if spatial_dims == 3 else _check_picture
+    check_choice("gaps", gaps, get_args(Gaps))
+    check_case = partial(_check_case, gaps=gaps) if spatial_dims == 3 else _check_picture
     if not cases:
         raise InputError("cases: expected at least one case, got none; check dataset_dir and the datalist")
     faults = []
@@ -156,25 +163,35 @@ def _failure(name: str, error: BaseException) -> dict[str, Any]:
     return {"case": name, "failure": root_cause(error), "failure_stage": "read"}
 
 
-def _check_case(case: Mapping[str, Any]) -> None:
-    from volseg.data import read_header
-
-    image = read_header(case["image"], spacing_mm=case.get("spacing_mm"))
+def _check_case(case: Mapping[str, Any], gaps: Gaps) -> None:
+    spacing_mm = case.get("spacing_mm")
+    image, numbers = read_numbered_header(case["image"], spacing_mm=spacing_mm, gaps=gaps)
     if case.get("label") is None:
         return
-    label = read_header(case["label"], spacing_mm=case.get("spacing_mm"))
+    label, label_numbers = read_numbered_header(case["label"], spacing_mm=spacing_mm, gaps=gaps)
     labelled = case.get("labelled_range")
     if labelled is not None:
         first, end = labelled
-        if not 0 <= first < end <= image.shape[2]:
-            refuse(
-                "labelled_range", f"slices within 0 and {image.shape[2]}", labelled, "correct the datalist"
-            )
+        depth = image.shape[2] if numbers is None else numbers[-1] - numbers[0] + 1
+        if not 0 <= first < end <= depth:
+            refuse("labelled_range", f"slices within 0 and {depth}", labelled, "correct the datalist")
         if label.shape == (*image.shape[:2], end - first):
+            return
+    if gaps == "keep" and numbers is not None and label_numbers is not None:
+        _check_numbers(case, numbers, label_numbers)
+        if label.shape[2] < image.shape[2] and label.shape[:2] == image.shape[:2]:
             return
     fault = _misplacement(image, label)
     if fault:
         raise InputError(f"{case['label']}: expected {fault}; use the label that was drawn on this image")
+
+
+def _check_numbers(case: Mapping[str, Any], images: Sequence[int], labels: Sequence[int]) -> None:
+    offset = case.get("label_offset", 0)
+    stranger = next((number for number in labels if number - offset not in set(images)), None)
+    if stranger is not None:
+        expected = f"image slice {stranger - offset} for label slice {stranger}"
+        refuse(case["label"], expected, "none", "add the image or remove the label")
 
 
 def _check_picture(case: Mapping[str, Any]) -> None:

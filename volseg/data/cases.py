@@ -33,8 +33,9 @@ _LABEL_FOLDERS = frozenset(
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx", "dicomdir", "@eadir"})
 _RUN_MARKS = (".volseg.lock", ".volseg_journal.jsonl")
 _RUN_OUTPUTS = tuple(f"_{kind}{suffix}" for kind in ("seg", "prob", "disagreement") for suffix in _VOLUMES)
-_RUN_OUTPUTS += ("_seg.png", "_prob.png", "_disagreement.png")
+_RUN_OUTPUTS += ("_seg.png", "_prob.png", "_disagreement.png", "_preview.gif", "_sheet.png")
 _LABEL_ENDINGS = ("_mask", "_masks", "_label", "_labels")
+_SCAN_END = ".img"
 _MAX_DEPTH = 4
 _INFERENCE_KEYS = ("image", "case", "group", "spacing_mm", "field_of_view")
 
@@ -73,7 +74,7 @@ def find_cases(dataset_dir: str | Path, *, spatial_dims: int = 3) -> list[CaseIt
     search.run()
     if not search.found:
         search.refuse_nothing()
-    names = _unique_names([path.relative_to(place) for path in search.found], _folder_name(place))
+    names = _unique_names([_below(place, path) for path in search.found], _folder_name(place))
     return [
         {"image": str(path), "case": name, "group": name}
         for path, name in zip(search.found, names, strict=True)
@@ -204,8 +205,14 @@ class _Search:
             self.found += pictures
 
 
+def _below(place: Path, path: Path) -> Path:
+    """The path relative to `place`; a slice folder called `case.img`, as OCT scans are, loses that end."""
+    is_scan = path.suffix == _SCAN_END and path.is_dir() and not os.path.lexists(path.with_suffix(""))
+    return (path.with_suffix("") if is_scan and path != place else path).relative_to(place)
+
+
 def _folder_name(folder: Path) -> str:
-    names = (folder.name, folder.parent.name, "case")
+    names = (folder.name.removesuffix(_SCAN_END), folder.parent.name, "case")
     return next(name for name in names if name and name.lower() not in _IMAGE_FOLDERS)
 
 

@@ -79,9 +79,10 @@ def read_datalist(path: str | Path) -> Datalist:
     there, above 0 to 1), `labelled_range` (first and end slice of the image stack that are labelled), `fold`
     (int), `same_volume` (true where training and validation come from one volume), `field_of_view` (path of
     the mask of what counts in a picture) and `label_rule` (how a mask becomes classes, see
-    `volseg.transforms.MapLabelsd`). `image_sha256`, `label_sha256` and `field_of_view_sha256` state what
-    the files hold, see `volseg.data.check_hashes`. Paths are relative to the root, and may leave neither the
-    root nor the folder of the datalist.
+    `volseg.transforms.MapLabelsd`). `label_offset` (int) is what a label slice's number is above that of its
+    image slice, see `volseg.transforms.MatchSlicesd`. `image_sha256`, `label_sha256` and
+    `field_of_view_sha256` state what the files hold, see `volseg.data.check_hashes`. Paths are relative to
+    the root, and may leave neither the root nor the folder of the datalist.
 
     Raises:
         InputError: for a file that is no such list: unknown key, wrong type, repeated case, path that leads
@@ -268,6 +269,10 @@ def _is_index(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_spacing(value: object) -> bool:
     return isinstance(value, list) and len(value) in (2, 3) and all(_is_number(v) and v > 0 for v in value)
 
@@ -317,6 +322,7 @@ _ITEM_KEYS: dict[str, _Rule] = {
     "fold": ("0, 1, 2, …", _is_index),
     "same_volume": ("true or false", lambda value: isinstance(value, bool)),
     "field_of_view": ("a path", _is_text),
+    "label_offset": ("a whole number", _is_whole),
     "label_rule": ('"nonzero", "above:127" or {"#ff0000": 1}', _is_label_rule),
     **{f"{key}_sha256": ("64 hexadecimal digits", _is_sha256) for key in PATH_KEYS},
 }

@@ -11,12 +11,12 @@ from typing import Any
 
 from volseg import files
 from volseg.checks import InputError
+from volseg.data.datalist import PATH_KEYS
 
 __all__ = ["add_hashes", "check_hashes"]
 
 logger = logging.getLogger(__name__)
 
-_KEYS = ("image", "label", "field_of_view")
 _THREADS = min(8, os.cpu_count() or 1)
 _MOST_FAULTS = 5
 _SHOWN_DIGITS = 12
@@ -35,7 +35,7 @@ def add_hashes(items: Sequence[Mapping[str, Any]], root: str | Path) -> list[dic
     paths = {
         (index, key): Path(root) / item[key]
         for index, item in enumerate(items)
-        for key in _KEYS
+        for key in PATH_KEYS
         if key in item
     }
     hashed = {place: path for place, path in paths.items() if path.is_file()}
@@ -60,7 +60,9 @@ def check_hashes(cases: Sequence[Mapping[str, Any]], *, max_bytes: int = 1 << 30
     Raises:
         InputError: one for all files that changed or cannot be read, with the first five.
     """
-    stated = {case[key]: case[f"{key}_sha256"] for case in cases for key in _KEYS if f"{key}_sha256" in case}
+    stated = {
+        case[key]: case[f"{key}_sha256"] for case in cases for key in PATH_KEYS if f"{key}_sha256" in case
+    }
     size = sum(os.path.getsize(path) for path in stated if os.path.isfile(path))
     if size > max_bytes:
         logger.info(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +20,16 @@ from volseg.checks import InputError, check_choice, check_flag, check_positive, 
 from volseg.data.case_dataset import root_cause
 from volseg.data.nifti_writer import as_labels, as_volumes, picture_as_volumes, runs_rows_first, write_nifti
 from volseg.data.prediction_facts import count_labels, warnings_about
+from volseg.data.prediction_paths import COMPANIONS, SUMMARY, PredictionPaths, check_distinct, shown_name
 from volseg.data.slice_writer import write_label_picture
 from volseg.files import (
     Journal,
     OutputLock,
     check_writable,
     fingerprint,
-    safe_name,
     sha256_of,
     sweep_temporaries,
+    write_atomically,
     write_json,
 )
 from volseg.geometry import Geometry
@@ -39,11 +39,6 @@ __all__ = ["PredictionFolder"]
 logger = logging.getLogger(__name__)
 
 _JOURNAL = ".volseg_journal.jsonl"
-_SUMMARY = "summary.json"
-_ENDINGS = {
-    **{kind: f"_{kind}.nii.gz" for kind in ("seg", "prob", "disagreement")},
-    "png": "_seg.png",
-}
 _STAGES = ("read", "predict", "write")
 _MOST_LINES = 6
 _REMEDY = "pass --overwrite true or choose another output folder"
@@ -73,7 +68,8 @@ class PredictionFolder:
         classes: int = 1,
     ) -> None:
         check_positive("classes", classes)
-        self.output_dir = Path(os.path.abspath(output_dir))
+        self._paths = PredictionPaths(output_dir)
+        self.output_dir = self._paths.output_dir
         self.overwrite = check_flag("overwrite", overwrite)
         self.settings = dict(settings or {})
         self.classes = classes
@@ -100,7 +96,7 @@ class PredictionFolder:
             return
         check_writable(self.output_dir)
         self._lock.acquire()
-        summary = self.output_dir / _SUMMARY
+        summary = self.output_dir / SUMMARY
         if summary.exists() and not self._journal.path.exists() and not self.overwrite:
             self._lock.release()
             refuse(summary, "no summary, or one of volseg", "a file without a journal beside it", _REMEDY)
@@ -124,8 +120,8 @@ class PredictionFolder:
         items = [dict(case) for case in cases]
         if not items:
             refuse(self.output_dir, "at least one case", "none", "check dataset_dir")
-        _check_distinct(items)
-        self._check_apart(items)
+        check_distinct(items)
+        self._paths.check_apart(items)
         self.open()
         self._items.update({str(item["case"]): item for item in items})
         return [item for item in items if self._is_pending(item)]
@@ -150,6 +146,8 @@ class PredictionFolder:
         disagreement: torch.Tensor | npt.NDArray[Any] | None = None,
         non_finite_voxels: int = 0,
         rows_first: bool = False,
+        companions: Mapping[str, bytes] | None = None,
+        warnings: Sequence[str] = (),
     ) -> dict[str, Path]:
         """Write the files of one case and journal them.
 
@@ -162,16 +160,22 @@ class PredictionFolder:
             disagreement: likewise.
             non_finite_voxels: how many of the image were NaN or infinite; told in the summary.
             rows_first: the maps are a picture's; a MetaTensor `pred` with the affine of one says so itself.
+            companions: contents of files beside the result, by the kinds of `COMPANIONS`; one that the disk
+                refuses is left out with a warning.
+            warnings: told in the summary.
 
         Returns:
-            Paths under "seg", and where they apply "png" (pictures), "prob" and "disagreement".
+            Paths under "seg", where they apply "png" (pictures), "prob" and "disagreement", and the
+            companions.
 
         Raises:
             ValueError: when an array does not have the image's size, `pred` is no label map, or there are
-                more labels than `classes`.
+                more labels than `classes`, or a companion is of an unknown kind.
             InputError: when the image changed meanwhile, or a file exists that volseg did not write here.
             OSError: when the disk refuses.
         """
+        for kind in companions or {}:
+            check_choice("kind of companion", kind, COMPANIONS)
         self.open()
         if case in self._inputs and fingerprint(self._items[case]["image"]) != self._inputs[case]:
             refuse(self._items[case]["image"], "the image that was predicted", "a changed one", "start again")
@@ -185,9 +189,9 @@ class PredictionFolder:
         if white > 1 and labels.max() > 1:
             got = f"label {labels.max()} where classes is {self.classes}"
             raise ValueError(f"pred must hold 0 and 1, got {got}; tell PredictionFolder the classes")
-        paths = self._write_maps(case, maps, geometry, white)
-        warnings = warnings_about(labels, geometry, non_finite_voxels)
-        self._settle(case, paths, {"voxels": count_labels(labels), "warnings": warnings})
+        paths, lost = self._write_files(case, maps, geometry, white, companions or {})
+        told = [*warnings_about(labels, geometry, non_finite_voxels), *warnings, *lost]
+        self._settle(case, paths, {"voxels": count_labels(labels), "warnings": told})
         return paths
 
     def fail(self, case: str, stage: str, error: BaseException | str) -> None:
@@ -203,14 +207,14 @@ class PredictionFolder:
         """
         check_choice("stage", stage, _STAGES)
         reason = " ".join(error.split()) if isinstance(error, str) else root_cause(error)
-        logger.error("%s: failed to %s: %s", _shown(case), stage, reason)
+        logger.error("%s: failed to %s: %s", shown_name(case), stage, reason)
         record = {"case": case, "status": "failed", "stage": stage, "reason": reason}
         self._records[case] = {**record, "seconds": self._lap(), "input": self._inputs.get(case)}
         try:
             self.open()
             self._journal.append(self._records[case])
         except OSError as full:  # the record is in the summary as well
-            logger.error("%s: cannot be journalled: %s", _shown(case), root_cause(full))
+            logger.error("%s: cannot be journalled: %s", shown_name(case), root_cause(full))
 
     def finish(self) -> None:
         """Write `summary.json`, release the folder, and end the program when a case was lost.
@@ -226,7 +230,7 @@ class PredictionFolder:
             self.open()
             self._write_summary(ordered, len(failed))
         except OSError as error:
-            print(f"{self.output_dir / _SUMMARY}: {root_cause(error)}", file=sys.stderr)
+            print(f"{self.output_dir / SUMMARY}: {root_cause(error)}", file=sys.stderr)
             raise SystemExit(1 if len(failed) == len(ordered) else 2) from None
         finally:
             self._lock.release()
@@ -247,7 +251,7 @@ class PredictionFolder:
         if self.overwrite:
             return True
         try:
-            found = self._existing(case)
+            found = self._paths.existing(case)
             if self._is_done(case, found):
                 record = self._done[case]
                 kept = {key: record.get(key) for key in ("outputs", "seconds", "input", "voxels", "warnings")}
@@ -258,14 +262,6 @@ class PredictionFolder:
             self.fail(case, "write", error)
             return False
         return True
-
-    def _existing(self, case: str) -> dict[str, str]:
-        """Relative paths and checksums of the result files that a case has on the disk."""
-        folder = self._folder(case)
-        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-            refuse(folder, "a folder for the results of this case", "a link or a file", "remove or rename it")
-        paths = [self._path(case, kind) for kind in _ENDINGS]
-        return {self._relative(path): sha256_of(path) for path in paths if os.path.lexists(path)}
 
     def _is_done(self, case: str, found: Mapping[str, str]) -> bool:
         record = self._done.get(case)
@@ -283,39 +279,57 @@ class PredictionFolder:
         record = self._done.get(case)
         if found and record is not None and not self._is_same_work(record):
             got = "one of another input or other settings"
-            refuse(self._folder(case), "no result, or one of this run", got, _REMEDY)
+            refuse(self._paths.folder(case), "no result, or one of this run", got, _REMEDY)
 
-    def _write_maps(
-        self, case: str, maps: Mapping[str, npt.NDArray[Any]], geometry: Geometry, white: int
-    ) -> dict[str, Path]:
-        found = self._existing(case)  # again: since `pending`, a result may have been corrected by hand
+    def _write_files(
+        self,
+        case: str,
+        maps: Mapping[str, npt.NDArray[Any]],
+        geometry: Geometry,
+        white: int,
+        companions: Mapping[str, bytes],
+    ) -> tuple[dict[str, Path], list[str]]:
+        found = self._paths.existing(case)  # again: since `pending`, a result may have been corrected by hand
         if not self.overwrite:
             self._refuse_existing(case, found)
-        paths = {}
+        paths, lost = {}, []
         for kind, values in maps.items():
-            paths[kind] = self._path(case, kind)
-            inspect, replaces = self._announce(case, paths[kind]), self._relative(paths[kind]) in found
+            paths[kind] = self._paths.path(case, kind)
+            inspect, replaces = self._announce(case, paths[kind]), self._paths.relative(paths[kind]) in found
             write_nifti(paths[kind], values, geometry, overwrite=replaces, inspect=inspect)
         if _is_picture(geometry) and maps["seg"].shape[0] == 1:
-            paths["png"] = self._path(case, "png")
+            paths["png"] = self._paths.path(case, "png")
             grey = maps["seg"][0, :, :, 0] * maps["seg"].dtype.type(white)
             write_label_picture(paths["png"], grey, self._announce(case, paths["png"]))
-        for kind in _ENDINGS.keys() - paths.keys():
-            self._path(case, kind).unlink(missing_ok=True)  # of the run that is being replaced
-        return paths
+        for kind, content in companions.items():
+            path = self._paths.path(case, kind)
+            try:
+                self._write_companion(case, path, content, replaces=self._paths.relative(path) in found)
+                paths[kind] = path
+            except OSError as error:
+                lost.append(f"{path.name} was not written: {root_cause(error)}")
+        for path in self._paths.others(case, paths):
+            path.unlink(missing_ok=True)  # of the run that is being replaced
+        return paths, lost
+
+    def _write_companion(self, case: str, path: Path, content: bytes, *, replaces: bool) -> None:
+        def write(temporary: Path) -> None:
+            temporary.write_bytes(content)
+
+        write_atomically(path, write, overwrite=replaces, verify=self._announce(case, path))
 
     def _announce(self, case: str, path: Path) -> Callable[[Path], None]:
         """Journal a file before it gets its name, so that a run killed in between knows its own."""
 
         def announce(temporary: Path) -> None:
-            outputs = {self._relative(path): sha256_of(temporary)}
+            outputs = {self._paths.relative(path): sha256_of(temporary)}
             self._journal.append({"case": case, "status": "writing", "outputs": outputs})
             self._own.update(outputs.items())
 
         return announce
 
     def _settle(self, case: str, paths: Mapping[str, Path], facts: Mapping[str, object]) -> None:
-        outputs = {self._relative(path): sha256_of(path) for path in paths.values()}
+        outputs = {self._paths.relative(path): sha256_of(path) for path in paths.values()}
         record = {"case": case, "status": "done", "outputs": outputs, "seconds": self._lap(), **facts}
         self._records[case] = {**record, "input": self._inputs.get(case)}
         self._journal.append({**self._records[case], "settings": self._settings_key})
@@ -329,56 +343,18 @@ class PredictionFolder:
             "settings": json.loads(json.dumps(self.settings, default=str)),
             "versions": {"volseg": volseg.__version__, **{name: version(name) for name in packages}},
         }
-        write_json(self.output_dir / _SUMMARY, summary, overwrite=True)
+        write_json(self.output_dir / SUMMARY, summary, overwrite=True)
 
     def _lines(self, failed: Sequence[Mapping[str, Any]], count: int) -> list[str]:
-        head = f"{len(failed)} of {count} cases failed; see {self.output_dir / _SUMMARY}"
+        head = f"{len(failed)} of {count} cases failed; see {self.output_dir / SUMMARY}"
         room = _MOST_LINES - 1 if len(failed) < _MOST_LINES else _MOST_LINES - 2
-        shown = [f"  {_shown(record['case'])}: {record['reason']}" for record in failed[:room]]
+        shown = [f"  {shown_name(record['case'])}: {record['reason']}" for record in failed[:room]]
         more = [f"  and {len(failed) - room} more"] if len(failed) > room else []
         return [head, *shown, *more]
-
-    def _check_apart(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse outputs beside an input or inside one: the next run would take them for images or slices."""
-        images = [os.path.abspath(item["image"]) for item in items]
-        # realpath and not Path.resolve, which raises for a link that leads in a circle
-        beside = {os.path.realpath(os.path.dirname(path)) for path in images}
-        beside |= {os.path.dirname(os.path.realpath(path)) for path in images}
-        inside = {os.path.realpath(path) for path in images if os.path.isdir(path)}
-        for folder in [self.output_dir, *(self._folder(str(item["case"])) for item in items)]:
-            output = os.path.realpath(folder)
-            if output in beside or inside & {output, *map(str, Path(output).parents)}:
-                remedy = "choose another one, or results become inputs of the next run"
-                refuse(output, "an output folder apart from the inputs", "one that holds an image", remedy)
-
-    def _folder(self, case: str) -> Path:
-        name = safe_name(case)
-        return self.output_dir / (name if name != _SUMMARY else safe_name(f"{name}/"))
-
-    def _path(self, case: str, kind: str) -> Path:
-        folder = self._folder(case)
-        return folder / f"{folder.name}{_ENDINGS[kind]}"
-
-    def _relative(self, path: Path) -> str:
-        return str(path.relative_to(self.output_dir))
 
     def _lap(self) -> float:
         before, self._since = self._since, time.monotonic()
         return round(self._since - before, 3)
-
-
-def _check_distinct(items: Sequence[Mapping[str, Any]]) -> None:
-    seen: dict[str, object] = {}
-    for item in items:
-        name = safe_name(str(item["case"]))
-        if name in seen:
-            both = f"{seen[name]} and {item['image']} both called {_shown(str(item['case']))}"
-            refuse("cases", "distinct names", both, "give one of them another name in the datalist")
-        seen[name] = item["image"]
-
-
-def _shown(case: str) -> str:
-    return case if case.isprintable() else repr(case)
 
 
 def _is_picture(geometry: Geometry) -> bool:

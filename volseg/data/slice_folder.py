@@ -5,7 +5,7 @@ Rules for a folder:
 - its raster files are the slices; without any, those of its sub-folder `images` are.
 - hidden files, `Thumbs.db`, `desktop.ini`, text, tables and sub-folders are ignored; any other is refused.
 - file names differ in one number only; sorted by it (1, 2, 10), none may be missing or double. It may start
-  anywhere.
+  anywhere. With `gaps="keep"` numbers may be missing: the slices that are there make the volume.
 - all slices have one format, size and type; a page of a multi-page TIFF never mixes with single files.
 - spacing: the argument, then `spacing.json` beside the slices (`{"spacing_mm": [x, y, z]}`; for a sub-folder
   `images` also beside it), then the file's own tags, then 1 mm, with `spacing_is_known` False.
@@ -21,19 +21,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from volseg.checks import InputError, check_positive, refuse
-from volseg.data.limits import check_budget
+from volseg.data.limits import byte_budget, check_budget
 from volseg.data.raster import RASTER_SUFFIXES, Raster, decode_page, read_raster
 from volseg.geometry import Geometry, affine_from_spacing
 
 __all__ = [
     "IGNORED_SUFFIXES",
     "SPACING_FILE",
+    "Gaps",
     "SliceSource",
     "check_spacing",
     "is_junk",
@@ -49,6 +50,9 @@ IGNORED_SUFFIXES = frozenset({
     ".pdf", ".lnk", ".bak", ".tmp",
 })  # fmt: skip
 """Suffixes of files that may lie beside slices without being slices."""
+
+Gaps = Literal["refuse", "keep"]
+"""What to do with a folder in which slice numbers are missing."""
 
 _SAME_SPACING = 1e-3
 
@@ -106,7 +110,11 @@ class SliceSource:
 
 
 def open_slices(
-    path: Path, spacing_mm: Sequence[float] | None = None, max_bytes: int | None = None
+    path: Path,
+    spacing_mm: Sequence[float] | None = None,
+    max_bytes: int | None = None,
+    *,
+    gaps: Gaps = "refuse",
 ) -> SliceSource:
     """Check the headers of all slices of a folder, or of all pages of a file.
 
@@ -114,12 +122,13 @@ def open_slices(
         path: folder of slices, folder with a sub-folder `images`, or one file.
         spacing_mm: edge lengths (x, y, z) of a voxel; goes before whatever the files state.
         max_bytes: largest accepted size of the volume in bytes.
+        gaps: "keep" accepts a folder in which slice numbers are missing.
 
     Raises:
         InputError: naming the file that does not fit.
         ValueError: when `spacing_mm` is not three positive numbers.
     """
-    files, numbers = list_slices(path)
+    files, numbers = list_slices(path, gaps)
     rasters: list[Raster] = []
     for file in files:
         rasters.append(read_raster(file, max_bytes))
@@ -129,7 +138,9 @@ def open_slices(
         numbers = list(range(first.page_count))
     depth = first.page_count if len(files) == 1 else len(files)
     shape = (first.width, first.height, depth)
-    check_budget(path, first.width * first.height * depth * first.dtype.itemsize, max_bytes)
+    slice_bytes = first.width * first.height * first.dtype.itemsize
+    check_budget(path, slice_bytes * depth, max_bytes)
+    _check_span(path, numbers, slice_bytes, max_bytes)
     if first.is_colour:
         # only the pixels tell whether colours are grey: one slice now saves reading the rest in vain
         decode_page(first, 0, np.empty((first.height, first.width), first.dtype))
@@ -138,8 +149,12 @@ def open_slices(
     return SliceSource(path, tuple(rasters), tuple(numbers), geometry)
 
 
-def list_slices(path: Path) -> tuple[list[Path], list[int]]:
+def list_slices(path: Path, gaps: Gaps = "refuse") -> tuple[list[Path], list[int]]:
     """List the slice files of a folder in natural order, with the number of each; a file is its own list.
+
+    Args:
+        path: folder or file.
+        gaps: "keep" accepts missing numbers.
 
     Raises:
         InputError: for an empty folder, an unexpected file, and a missing, double or ambiguous number.
@@ -160,7 +175,7 @@ def list_slices(path: Path) -> tuple[list[Path], list[int]]:
     if len(files) == 1:
         found = re.findall(r"[0-9]+", files[0].stem)
         return files, [int(found[-1]) if found else 0]
-    return _in_order(files)
+    return _in_order(files, gaps)
 
 
 def check_spacing(spacing_mm: Sequence[float]) -> None:
@@ -205,7 +220,7 @@ def _format(file: Path) -> str:
     return {".tiff": "tif", ".jpeg": "jpg"}.get(suffix, suffix[1:])
 
 
-def _in_order(files: list[Path]) -> tuple[list[Path], list[int]]:
+def _in_order(files: list[Path], gaps: Gaps) -> tuple[list[Path], list[int]]:
     # "kidney_1_0007" -> ["kidney_", "1", "_", "0007", ""]: texts at even, numbers at odd positions
     parts = [re.split(r"([0-9]+)", file.stem) for file in files]
     for file, part in zip(files, parts, strict=True):
@@ -226,10 +241,19 @@ def _in_order(files: list[Path]) -> tuple[list[Path], list[int]]:
                 f"number {number} also in {file.name}",
                 "keep one of them",
             )
-        if following != number + 1:
+        if following != number + 1 and gaps == "refuse":
             refuse(file.parent, f"slice {number + 1} behind {file.name}", next_file.name,
                    "restore the missing slice, or rename the slices if none is missing")  # fmt: skip
     return [file for _, file in ordered], [number for number, _ in ordered]
+
+
+def _check_span(path: Path, numbers: Sequence[int], slice_bytes: int, max_bytes: int | None) -> None:
+    """Refuse numbers so far apart that the grid from the first to the last one exceeds the budget."""
+    span = numbers[-1] - numbers[0] + 1
+    if span > len(numbers) and span * slice_bytes > byte_budget(max_bytes):
+        got = f"{numbers[0]} to {numbers[-1]} for {len(numbers)} files"
+        refuse(path, "slice numbers that count slices", got,
+               "rename the slices after their places in the volume")  # fmt: skip
 
 
 def _check_alike(first: Raster, raster: Raster, count: int) -> None:

@@ -20,18 +20,18 @@ import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 from monai.data import ImageReader
 
-from volseg.checks import check_positive, refuse
+from volseg.checks import check_choice, check_positive, refuse
 from volseg.data.dicom import DICOM_SUFFIXES, has_dicom_mark, list_dicom_files, open_dicom
 from volseg.data.itk_formats import ITK_SUFFIXES, open_itk
 from volseg.data.nifti import open_nifti
 from volseg.data.raster import RASTER_SUFFIXES
-from volseg.data.slice_folder import SliceSource, check_spacing, is_junk, open_slices
+from volseg.data.slice_folder import Gaps, SliceSource, check_spacing, is_junk, open_slices
 from volseg.geometry import Geometry
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "is_folder",
     "paths_of",
     "read_header",
+    "read_numbered_header",
     "read_volume",
     "refuse_access",
     "slice_numbers",
@@ -76,6 +77,9 @@ class VolumeReader(ImageReader):
         spacing_mm: edge lengths (x, y, z) of a voxel for slices and pages; other volumes keep their own.
         max_bytes: largest accepted size of the voxels, see `volseg.data.limits.byte_budget`.
         max_workers: threads that decode slices; by default one per processor, at most 8.
+        gaps: "refuse" a slice folder in which numbers are missing, or "keep" the slices that are there as the
+            volume; their numbers then stand in its meta data, where `volseg.transforms.SpreadSlicesd` finds
+            them.
     """
 
     def __init__(
@@ -83,8 +87,11 @@ class VolumeReader(ImageReader):
         spacing_mm: Sequence[float] | None = None,
         max_bytes: int | None = None,
         max_workers: int | None = None,
+        *,
+        gaps: Gaps = "refuse",
     ) -> None:
         super().__init__()
+        check_choice("gaps", gaps, get_args(Gaps))
         if spacing_mm is not None:
             check_spacing(spacing_mm)
         if max_workers is not None:
@@ -92,6 +99,7 @@ class VolumeReader(ImageReader):
         self.spacing_mm = spacing_mm
         self.max_bytes = max_bytes
         self.max_workers = max_workers
+        self.gaps = gaps
 
     def verify_suffix(self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]) -> bool:
         """Tell whether every name is a folder or has a suffix of this module."""
@@ -116,7 +124,8 @@ class VolumeReader(ImageReader):
         Returns:
             the (x, y, z) array in the file's dtype, and its meta data: `affine` and `original_affine` (4, 4)
             in RAS mm, `spatial_shape`, `original_channel_dim`, `space`, `filename_or_obj`,
-            `spacing_is_known` and `non_finite_voxels`.
+            `spacing_is_known` and `non_finite_voxels`; with `gaps="keep"` also the `slice_numbers` of slices
+            and pages, a list of int.
 
         Raises:
             InputError: naming the file, for whatever is wrong with it.
@@ -125,7 +134,10 @@ class VolumeReader(ImageReader):
         if len(paths) != 1:
             refuse(", ".join(map(str, paths)) or "no input", "one path per volume", f"{len(paths)} paths",
                    "give a folder of slices, or one file")  # fmt: skip
-        voxels, geometry, bad = _load(paths[0], self.spacing_mm, self.max_bytes, self.max_workers)
+        source = _open(paths[0], self.spacing_mm, self.max_bytes, self.gaps)
+        voxels, bad = _read(source, paths[0], self.max_workers)
+        geometry, numbers = source.geometry, _numbers_of(source)
+        numbered = {"slice_numbers": numbers} if self.gaps == "keep" and numbers is not None else {}
         return voxels, {
             "affine": geometry.affine,
             "original_affine": geometry.affine,
@@ -135,11 +147,16 @@ class VolumeReader(ImageReader):
             "filename_or_obj": str(paths[0]),
             "spacing_is_known": geometry.spacing_is_known,
             "non_finite_voxels": bad,
+            **numbered,
         }
 
 
 def read_header(
-    path: str | os.PathLike[str], *, spacing_mm: Sequence[float] | None = None, max_bytes: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    spacing_mm: Sequence[float] | None = None,
+    max_bytes: int | None = None,
+    gaps: Gaps = "refuse",
 ) -> Geometry:
     """Check all that headers tell about a volume, and return its grid, without reading the voxels.
 
@@ -147,11 +164,20 @@ def read_header(
         path: file or folder.
         spacing_mm: edge lengths (x, y, z) of a voxel for slices and pages.
         max_bytes: largest accepted size of the voxels.
+        gaps: "keep" accepts a slice folder in which numbers are missing.
 
     Raises:
         InputError: naming the file, for whatever is wrong with it.
     """
-    return _open(_path(path), spacing_mm, max_bytes).geometry
+    return _open(_path(path), spacing_mm, max_bytes, gaps).geometry
+
+
+def read_numbered_header(
+    path: str | os.PathLike[str], *, spacing_mm: Sequence[float] | None = None, gaps: Gaps = "refuse"
+) -> tuple[Geometry, list[int] | None]:
+    """As `read_header`, with the numbers of slices and pages; None for formats whose slices have none."""
+    source = _open(_path(path), spacing_mm, None, gaps)
+    return source.geometry, _numbers_of(source)
 
 
 def read_volume(
@@ -160,6 +186,7 @@ def read_volume(
     spacing_mm: Sequence[float] | None = None,
     max_bytes: int | None = None,
     max_workers: int | None = None,
+    gaps: Gaps = "refuse",
 ) -> tuple[npt.NDArray[Any], Geometry]:
     """Read a volume to its last byte, after its header was checked.
 
@@ -168,6 +195,7 @@ def read_volume(
         spacing_mm: edge lengths (x, y, z) of a voxel for slices and pages.
         max_bytes: largest accepted size of the voxels.
         max_workers: threads that decode slices.
+        gaps: "keep" accepts a slice folder in which numbers are missing.
 
     Returns:
         the (x, y, z) array in the file's dtype and native byte order, and its grid.
@@ -175,11 +203,12 @@ def read_volume(
     Raises:
         InputError: naming the file, for whatever is wrong with it.
     """
-    voxels, geometry, _ = _load(_path(path), spacing_mm, max_bytes, max_workers)
-    return voxels, geometry
+    source = _open(_path(path), spacing_mm, max_bytes, gaps)
+    voxels, _ = _read(source, _path(path), max_workers)
+    return voxels, source.geometry
 
 
-def slice_numbers(path: str | os.PathLike[str]) -> list[int]:
+def slice_numbers(path: str | os.PathLike[str], *, gaps: Gaps = "refuse") -> list[int]:
     """Return the numbers in the names of a folder's slices, in order; 0, 1, 2 ... for any other volume.
 
     A folder of partial labels may start at any number: they say where in the image stack its slices lie.
@@ -187,8 +216,8 @@ def slice_numbers(path: str | os.PathLike[str]) -> list[int]:
     Raises:
         InputError: as `read_header`.
     """
-    source = _open(_path(path), None, None)
-    return list(source.numbers) if isinstance(source, SliceSource) else list(range(source.geometry.shape[2]))
+    geometry, numbers = read_numbered_header(path, gaps=gaps)
+    return list(range(geometry.shape[2])) if numbers is None else numbers
 
 
 def check_voxels(array: npt.NDArray[Any], source: str | Path) -> int:
@@ -210,23 +239,29 @@ def check_voxels(array: npt.NDArray[Any], source: str | Path) -> int:
     return array.size - finite
 
 
-def _load(
-    path: Path, spacing_mm: Sequence[float] | None, max_bytes: int | None, max_workers: int | None
-) -> tuple[npt.NDArray[Any], Geometry, int]:
-    source = _open(path, spacing_mm, max_bytes)
+def _numbers_of(source: _Source) -> list[int] | None:
+    return list(source.numbers) if isinstance(source, SliceSource) else None
+
+
+def _read(source: _Source, path: Path, max_workers: int | None) -> tuple[npt.NDArray[Any], int]:
+    """Voxels of an accepted header, and how many of them are not finite."""
     try:
         voxels = source.read(max_workers)
     except OSError as error:
         refuse_access(path, error)
-    return voxels, source.geometry, check_voxels(voxels, path)
+    return voxels, check_voxels(voxels, path)
 
 
-def _open(path: Path, spacing_mm: Sequence[float] | None, max_bytes: int | None) -> _Source:
+def _open(path: Path, spacing_mm: Sequence[float] | None, max_bytes: int | None, gaps: Gaps) -> _Source:
+    check_choice("gaps", gaps, get_args(Gaps))
     if spacing_mm is not None:
         check_spacing(spacing_mm)
     try:
-        open_place = _open_folder if is_folder(path) else _open_file
-        source = open_place(path, spacing_mm, max_bytes)
+        source: _Source
+        if is_folder(path):
+            source = _open_folder(path, spacing_mm, max_bytes, gaps)
+        else:
+            source = _open_file(path, spacing_mm, max_bytes)
     except OSError as error:
         refuse_access(path, error)
     if spacing_mm is not None and not np.allclose(source.geometry.spacing_mm, spacing_mm, rtol=_SAME_SPACING):
@@ -281,10 +316,12 @@ def _open_file(path: Path, spacing_mm: Sequence[float] | None, max_bytes: int | 
     )
 
 
-def _open_folder(path: Path, spacing_mm: Sequence[float] | None, max_bytes: int | None) -> _Source:
+def _open_folder(
+    path: Path, spacing_mm: Sequence[float] | None, max_bytes: int | None, gaps: Gaps
+) -> _Source:
     names = [name for name in os.listdir(path) if not is_junk(name) and not (path / name).is_dir()]
     if any(name.lower().endswith(RASTER_SUFFIXES) for name in names):
-        return open_slices(path, spacing_mm, max_bytes)
+        return open_slices(path, spacing_mm, max_bytes, gaps=gaps)
     if list_dicom_files(path):
         return open_dicom(path, max_bytes)
     volumes = sorted(name for name in names if name.lower().endswith((*_NIFTI_SUFFIXES, *ITK_SUFFIXES)))
@@ -292,7 +329,7 @@ def _open_folder(path: Path, spacing_mm: Sequence[float] | None, max_bytes: int 
         refuse(
             path, "a folder of slices or one DICOM series", volumes[0], "give the path of that file itself"
         )
-    return open_slices(path, spacing_mm, max_bytes)
+    return open_slices(path, spacing_mm, max_bytes, gaps=gaps)
 
 
 def paths_of(data: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]) -> tuple[Path, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 
 from volseg.checks import refuse
+from volseg.data.detection_table import detection_csv
 from volseg.data.predictions import PredictionFolder
+from volseg.handlers.case_previews import CaseCompanions
 
 __all__ = ["CaseIteration"]
 
@@ -25,14 +28,16 @@ class CaseIteration:
 
     Needs batches of one case from `collate_cases`, and postprocessing that leaves the label map on the
     image's own grid under "pred", (K, x, y, z) of a volume or (K, H, W) of a picture; "probability" and
-    "disagreement" are saved where they are present.
+    "disagreement" are saved where they are present, and so is "detection" of `SliceDetection`, as a table.
 
     Args:
         predictions: takes the results and the failures.
+        companions: makes what lies beside the prediction of a volume; None is nothing.
     """
 
-    def __init__(self, predictions: PredictionFolder) -> None:
+    def __init__(self, predictions: PredictionFolder, companions: CaseCompanions | None = None) -> None:
         self.predictions = predictions
+        self.companions = companions
         self._watched: Engine | None = None
 
     def __call__(self, engine: SupervisedEvaluator, batchdata: Mapping[str, Any]) -> Any:
@@ -60,12 +65,29 @@ class CaseIteration:
 
         item = self.predictions.item(case)
         is_picture = pred.ndim == 3
-        geometry_of = picture_geometry if is_picture else read_header
+        # the reader accepted the image: slices that it left out by its rule are no fault any more
+        geometry_of = picture_geometry if is_picture else partial(read_header, gaps="keep")
         geometry = geometry_of(item["image"], spacing_mm=item.get("spacing_mm"))
         extras = {key: result[key] for key in ("probability", "disagreement") if result.get(key) is not None}
         meta = getattr(result.get("image"), "meta", None) or {}
         bad = int(meta.get("non_finite_voxels", 0))
-        self.predictions.save(case, pred, geometry, non_finite_voxels=bad, rows_first=is_picture, **extras)
+        files: dict[str, bytes] = {}
+        warnings: list[str] = []
+        if self.companions is not None and not is_picture:
+            files, warnings = self.companions(result.get("image"), pred, geometry.spacing_mm)
+        if result.get("detection") is not None:
+            names = None if self.companions is None else list(self.companions.names.values())
+            files["detection"] = detection_csv(result["detection"], names)
+        self.predictions.save(
+            case,
+            pred,
+            geometry,
+            non_finite_voxels=bad,
+            rows_first=is_picture,
+            companions=files,
+            warnings=warnings,
+            **extras,
+        )
 
     def _lose(self, engine: Engine, case: str, stage: str, error: Exception | str) -> list[Any]:
         self.predictions.fail(case, stage, error)

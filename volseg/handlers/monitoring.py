@@ -6,6 +6,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from volseg.checks import check_choice
 from volseg.files import check_writable
-from volseg.reports import draw_panels, plane_pictures
+from volseg.geometry import spacing_of
+from volseg.reports import VolumeView, contact_sheet, draw_panels, name_classes, plane_pictures
 from volseg.reports.panels import PanelColours
 
 __all__ = ["CaseImages", "CaseScores", "RunScalars", "open_writer"]
@@ -93,7 +95,9 @@ class CaseImages:
     """Pictures of the first validation cases: volumes across three axes, 2D cases beside their truth.
 
     Attach before any handler that drops `engine.state.output`. A volume has the prediction drawn over it, see
-    `draw_agreement`; a 2D case is shown as image | truth | prediction, see `draw_panels`.
+    `draw_agreement`, and one of several foreground classes also has its most telling slices in the colours
+    of the classes, truth above prediction, see `contact_sheet`; a 2D case is shown as image | truth |
+    prediction, see `draw_panels`.
 
     Args:
         writer: from `open_writer`.
@@ -103,9 +107,10 @@ class CaseImages:
         classes: more than 1 where a prediction has a probability for each, background first; the most
             probable is drawn. A prediction that is a decision already is drawn as it is.
         colours: of the prediction of a 2D case: "classes", or "errors" against the truth.
+        class_names: for the legend, see `volseg.reports.name_classes`.
 
     Raises:
-        ValueError: for other colours.
+        ValueError: for other colours, or names of no class.
     """
 
     def __init__(
@@ -116,8 +121,10 @@ class CaseImages:
         most_cases: int = 3,
         classes: int = 1,
         colours: PanelColours = "classes",
+        class_names: Sequence[str] | Mapping[int | str, str] | None = None,
     ) -> None:
         check_choice("colours", colours, get_args(PanelColours))
+        self.names = name_classes(classes, class_names)
         self.writer = writer
         self.classes = classes
         self.threshold_of = threshold_of
@@ -149,8 +156,13 @@ class CaseImages:
         truth = None if item.get("label") is None else _array(item["label"])[0]
         if pred.ndim == 2:
             return {"picture": draw_panels(image, pred, truth, colours=self.colours)}
-        pictures = plane_pictures(image[0], pred, truth)
-        return {f"across_{axis}": picture for axis, picture in pictures.items()}
+        pictures = {f"across_{axis}": plane for axis, plane in plane_pictures(image[0], pred, truth).items()}
+        if len(self.names) > 1:
+            affine = getattr(item.get("label"), "affine", None)
+            spacing = None if affine is None else spacing_of(affine)
+            view = VolumeView(image[0], pred, truth, spacing_mm=spacing, class_names=self.names)
+            pictures["slices"] = contact_sheet(view, most_slices=4, columns=2)
+        return pictures
 
     def _labels(self, pred: torch.Tensor) -> npt.NDArray[Any]:
         if 1 < self.classes <= len(pred):

@@ -24,6 +24,7 @@ class ScoreTable:
     """Write `scores.json` and `scores.csv` with a row per case, and log the table, when an evaluation ends.
 
     A metric of several classes has a column of its mean and one for each class, `<name>_class_1` and so on.
+    Where the engine has a metric of that name too (a score that pools the cases), it stands in the last row.
     MONAI's `MetricsSaver` drops a metric whose name it does not find, and writes in place.
 
     Args:
@@ -95,7 +96,8 @@ class ScoreTable:
             if case not in cases[:row]  # with fewer cases than ranks every rank scores all
         ]
         means = {name: float(scores.nanmean()) for name, scores in columns.items()}
-        means |= {name: float(engine.state.metrics[name]) for name in self.metrics}
+        pooled = [name for name in columns if name in self.metrics or name in engine.state.metrics]
+        means |= {name: float(engine.state.metrics[name]) for name in pooled}
         if not (
             torch.distributed.is_available()
             and torch.distributed.is_initialized()

@@ -113,7 +113,7 @@ class TriAxisInferer(Inferer):
         check_choice("amp", amp, ("auto", "off", "bf16", "fp16"))
         self.amp: Amp = amp
         self.channels_last = channels_last
-        self.has_disagreement = _check_outputs(outputs)
+        self.has_disagreement = check_outputs(outputs)
 
     def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(B, C, D0, D1, D2) in, (B, K, D0, D1, D2) float32 out, or (B, 2K, …) with the disagreement.
@@ -315,7 +315,12 @@ def _check_overlap(overlap: float) -> float:
     return float(overlap)
 
 
-def _check_outputs(outputs: Sequence[str]) -> bool:
+def check_outputs(outputs: Sequence[str]) -> bool:
+    """Return whether the disagreement is among the outputs of an inferer.
+
+    Raises:
+        ValueError: for other outputs than the mean, or the mean and the disagreement.
+    """
     if tuple(outputs) not in (("mean",), ("mean", "disagreement")):
         raise ValueError(f"outputs must be ('mean',) or ('mean', 'disagreement'), got {tuple(outputs)}")
     return len(outputs) == 2

@@ -9,6 +9,7 @@ from volseg.metrics.calibration import (
 )
 from volseg.metrics.cl_dice import ClDiceMetric, compute_cl_dice
 from volseg.metrics.confusion import ConfusionMetric, compute_confusion_matrix, compute_confusion_measure
+from volseg.metrics.continuity import Continuity, ContinuityMetric, compute_continuity
 from volseg.metrics.detection_auc import DetectionAUCMetric, compute_detection_auc
 from volseg.metrics.dice import DiceMetric, compute_dice
 from volseg.metrics.field_of_view import FieldOfViewMetric, FieldOfViewScores, compute_field_of_view_scores
@@ -28,6 +29,8 @@ __all__ = [
     "CalibrationErrorMetric",
     "ClDiceMetric",
     "ConfusionMetric",
+    "Continuity",
+    "ContinuityMetric",
     "DetectionAUCMetric",
     "DiceMetric",
     "FieldOfViewMetric",
@@ -48,6 +51,7 @@ __all__ = [
     "compute_cl_dice",
     "compute_confusion_matrix",
     "compute_confusion_measure",
+    "compute_continuity",
     "compute_detection_auc",
     "compute_dice",
     "compute_field_of_view_scores",

@@ -12,7 +12,9 @@ from volseg.metrics.neighbour_codes import IGNORE
 
 __all__ = ["ConfusionMeasure", "ConfusionMetric", "compute_confusion_matrix", "compute_confusion_measure"]
 
-ConfusionMeasure = Literal["accuracy", "mean_iou", "precision", "recall", "specificity", "f_beta"]
+ConfusionMeasure = Literal[
+    "accuracy", "mean_iou", "mean_dice", "precision", "recall", "specificity", "f_beta"
+]
 
 
 class ConfusionMetric(CumulativeIterationMetric):
@@ -133,7 +135,8 @@ def compute_confusion_measure(matrix: Any, measure: ConfusionMeasure, *, beta: f
     Args:
         matrix: (K, K) counts, row = truth, column = prediction, class 0 the background.
         measure: "accuracy", the share of right voxels; "mean_iou", the mean over all classes, background
-            included, that occur in truth or prediction; "precision", "recall", "specificity" or "f_beta" of
+            included, that occur in truth or prediction; "mean_dice", the mean over the foreground classes
+            that occur in either; "precision", "recall", "specificity" or "f_beta" of
             the foreground classes against the background, where a voxel of another foreground class is both
             wrong and missed.
         beta: weight of the recall in "f_beta".
@@ -158,6 +161,8 @@ def compute_confusion_measure(matrix: Any, measure: ConfusionMeasure, *, beta: f
         return float(right.sum() / counts.sum())
     if measure == "mean_iou":
         return float((right / (real + given - right)).nanmean())
+    if measure == "mean_dice":
+        return float((2 * right / (real + given))[1:].nanmean())
     if measure == "specificity":
         return float(right[0] / real[0])
     found, of_truth, of_pred = right[1:].sum(), real[1:].sum(), given[1:].sum()

@@ -23,7 +23,10 @@ class DetectionAUCMetric(CumulativeIterationMetric):
     off the volumes. `y_pred` is (B, K, ...) of probabilities with the slices along the last axis: the score
     of a slice is its largest probability. Or it is (B, K, S) scores of S slices, from a detection head. `y`
     is (B, 1, ..., S) class indices with the background 0 (a mask, where K is 1), or (B, K, S) truths of the
-    slices. Voxels of 255 hold no lesion.
+    slices.
+
+    255 is unlabelled. A slice that nobody has labelled is left out. In a slice that is labelled in part, the
+    question is asked of that part: voxels of 255 hold no lesion, and probabilities there are not looked at.
 
     A class that all or no items hold has no AUC: it is left out of the mean and counted in `undefined_count`.
     A lesion that is missed in all slices alike scores 0.5, as guessing does: there is no threshold, so that
@@ -32,6 +35,8 @@ class DetectionAUCMetric(CumulativeIterationMetric):
     Args:
         level: "slice" or "volume".
         include_background: judge class 0 too.
+        first_class: class of the first channel of `y_pred`: 0, or 1 for a detection head, which has no
+            channel of the background.
 
     Attributes:
         per_class: after `aggregate`, (K,) AUC.
@@ -39,13 +44,29 @@ class DetectionAUCMetric(CumulativeIterationMetric):
     """
 
     def __init__(
-        self, level: Literal["slice", "volume"] = "slice", *, include_background: bool = False
+        self,
+        level: Literal["slice", "volume"] = "slice",
+        *,
+        include_background: bool = False,
+        first_class: int = 0,
     ) -> None:
         super().__init__()
         self.level = check_choice("level", level, ("slice", "volume"))
         self.include_background = include_background
+        if first_class not in (0, 1):
+            raise ValueError(f"first_class must be 0 or 1, got {first_class}")
+        self.first_class = first_class
         self.per_class: torch.Tensor | None = None
         self.undefined_count = 0
+
+    def get_buffer(self) -> torch.Tensor | None:
+        """AUC of each class within each case, (N, K), nan where undefined; None before the first."""
+        buffers = super().get_buffer()
+        if buffers is None:
+            return None
+        numbers = buffers[3][:, 0].cumsum(dim=0)  # of the case that a slice is of
+        cases = [[each[numbers == case] for each in buffers[:3]] for case in numbers.unique().tolist()]
+        return torch.stack([_auc_per_class(*rows) for rows in cases])
 
     def aggregate(self) -> torch.Tensor:
         """Mean AUC as a scalar tensor, nan when no class has one; also sets the attributes.
@@ -53,12 +74,10 @@ class DetectionAUCMetric(CumulativeIterationMetric):
         Raises:
             ValueError: before any case was scored.
         """
-        buffers = self.get_buffer()
+        buffers = super().get_buffer()
         if buffers is None:
             raise ValueError("DetectionAUCMetric has scored no case yet; call it with y_pred and y first")
-        scores, present = buffers
-        pairs = zip(scores.T, present.T, strict=True)
-        self.per_class = torch.tensor([compute_detection_auc(*pair) for pair in pairs], dtype=torch.float64)
+        self.per_class = _auc_per_class(*buffers[:3])
         self.undefined_count = int(self.per_class.isnan().sum())
         return self.per_class.nanmean()
 
@@ -66,24 +85,42 @@ class DetectionAUCMetric(CumulativeIterationMetric):
         if y_pred.ndim < 3 or y_pred.shape[-1] != y.shape[-1] or len(y_pred) != len(y):
             shapes = f"{tuple(y_pred.shape)} and {tuple(y.shape)}"
             raise ValueError(f"y_pred must be (B, K, ..., S) and y have the same slices S, got {shapes}")
-        classes = torch.arange(y_pred.shape[1], device=y.device).reshape(1, -1, *[1] * (y.ndim - 2))
-        indices = y.ndim > 3 and y.shape[1] == 1 and y_pred.shape[1] > 1
-        truth = (y == classes) if indices else (y != 0) & (y != IGNORE)
-        scores, present = _slices_of(y_pred), _slices_of(truth.to(y_pred.dtype))
+        scores, present, known = self._slices(y_pred, y)
         if scores.shape != present.shape:
             raise ValueError(
                 f"y must hold class indices or {y_pred.shape[1]} truths a slice, got {tuple(y.shape)}"
             )
         if self.level == "volume":
-            scores, present = scores.amax(dim=2, keepdim=True), present.amax(dim=2, keepdim=True)
-        first = 0 if self.include_background or y_pred.shape[1] == 1 else 1
-        rows = [each[:, first:].transpose(1, 2).flatten(0, 1) for each in (scores, present)]
-        return [rows[0], rows[1] > 0]
+            scores = scores.masked_fill(~known, -math.inf).amax(dim=2, keepdim=True)
+            present, known = (each.any(dim=2, keepdim=True) for each in (present & known, known))
+        is_background = self.first_class == 0 and y_pred.shape[1] > 1 and not self.include_background
+        starts = torch.zeros_like(present)
+        starts[:, :, 0] = True
+        first = int(is_background)
+        return [each[:, first:].transpose(1, 2).flatten(0, 1) for each in (scores, present, known, starts)]
+
+    def _slices(self, y_pred: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Score, truth, and whether that is known, of each slice, (B, K, S) each."""
+        labelled = y != IGNORE
+        y_pred = y_pred if y_pred.is_floating_point() else y_pred.float()
+        if y_pred.ndim > 3 and not labelled.all():
+            y_pred = y_pred.masked_fill(~labelled, -math.inf)
+        classes = torch.arange(y_pred.shape[1], device=y.device) + self.first_class
+        indices = y.ndim > 3 and y.shape[1] == 1 and y_pred.shape[1] > 1
+        truth = (y == classes.reshape(1, -1, *[1] * (y.ndim - 2))) if indices else (y != 0) & labelled
+        present = _slices_of(truth)
+        return _slices_of(y_pred), present, _slices_of(labelled).expand_as(present)
 
 
 def _slices_of(volumes: torch.Tensor) -> torch.Tensor:
     """Largest value of each slice, (B, K, S)."""
     return volumes.flatten(2, -2).amax(dim=2) if volumes.ndim > 3 else volumes
+
+
+def _auc_per_class(scores: torch.Tensor, present: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """AUC of each class, (K,) float64, from (N, K) slices."""
+    columns = zip(scores.T, present.T, known.T, strict=True)
+    return torch.tensor([compute_detection_auc(s[k], p[k]) for s, p, k in columns], dtype=torch.float64)
 
 
 def compute_detection_auc(scores: Any, present: Any) -> float:

@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from volseg.checks import check_fraction
 from volseg.metrics.structures import StructureMetric, mask_pair_of
 
-__all__ = ["LesionCounts", "LesionF1Metric", "compute_lesion_counts", "compute_lesion_f1"]
+__all__ = ["LesionCounts", "LesionF1Metric", "components_of", "compute_lesion_counts", "compute_lesion_f1"]
 
 
 class LesionCounts(NamedTuple):
@@ -90,20 +90,31 @@ def compute_lesion_counts(pred: Any, truth: Any, *, min_iou: float = 0.1) -> Les
         LesionCounts(found=1, missed=1, spurious=1)
     """
     check_fraction("min_iou", min_iou)
-    # cc3d 4.1.1 numbers some small 2D boolean masks wrongly at connectivity 8, bytes never
-    masks = [mask.numpy(force=True).astype(np.uint8) for mask in mask_pair_of(pred, truth)]
-    if masks[0].ndim not in (2, 3):
-        raise ValueError(f"lesions need a 2D or 3D mask, got {masks[0].ndim} axes; remove batch and channel")
-    connectivity = 8 if masks[0].ndim == 2 else 26
-    labels, numbers = zip(
-        *(cc3d.connected_components(mask, connectivity=connectivity, return_N=True) for mask in masks),
-        strict=True,
-    )
+    labels, numbers = zip(*map(components_of, mask_pair_of(pred, truth)), strict=True)
     iou = _overlaps(labels[0].ravel(), labels[1].ravel(), numbers)
     allowed = (iou >= min_iou) & (iou > 0)
     rows, columns = linear_sum_assignment(allowed, maximize=True)
     found = int(allowed[rows, columns].sum())
     return LesionCounts(found, missed=numbers[1] - found, spurious=numbers[0] - found)
+
+
+def components_of(mask: torch.Tensor) -> tuple[np.ndarray, int]:
+    """Number the components of a boolean 2D or 3D mask, connected by faces, edges or corners, from 1.
+
+    Returns:
+        an array of the mask's shape, and how many there are.
+
+    Raises:
+        ValueError: when the mask is not 2D or 3D.
+    """
+    if mask.ndim not in (2, 3):
+        raise ValueError(f"lesions need a 2D or 3D mask, got {mask.ndim} axes; remove batch and channel")
+    # cc3d 4.1.1 numbers some small 2D boolean masks wrongly at connectivity 8, bytes never
+    values = mask.numpy(force=True).astype(np.uint8)
+    labels, number = cc3d.connected_components(
+        values, connectivity=8 if mask.ndim == 2 else 26, return_N=True
+    )
+    return labels, int(number)
 
 
 def _overlaps(pred: np.ndarray, truth: np.ndarray, numbers: Sequence[int]) -> np.ndarray:

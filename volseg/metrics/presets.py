@@ -12,11 +12,14 @@ import torch
 
 from volseg.checks import check_choice, refuse
 from volseg.metrics.confusion import compute_confusion_matrix, compute_confusion_measure
+from volseg.metrics.continuity import compute_continuity
 from volseg.metrics.detection_auc import compute_detection_auc
 from volseg.metrics.dice import compute_dice
 from volseg.metrics.field_of_view import FieldOfViewScores, compute_field_of_view_scores
 from volseg.metrics.iou import compute_iou
+from volseg.metrics.lesions import LesionCounts, compute_lesion_counts
 from volseg.metrics.surface_dice import compute_surface_dice
+from volseg.metrics.volume import compute_volume_difference
 
 _Row = dict[str, Any]
 
@@ -33,8 +36,8 @@ class ScoredCase:
         truth: class indices of the same shape; a mask may have any non-zero value.
         spacing_mm: edge lengths of a voxel; "sennet" reports the score in mm beside when it is given.
         probability: foreground probability (x, y), for "drive"; without it the mask is scored.
-        detection: (slices, lesion classes) scores, for "aic-edema"; without it the predicted voxels of a
-            slice.
+        detection: (slices, lesion classes) scores, for "aic-edema" and "oct"; without it the predicted voxels
+            of a slice.
         field_of_view: mask (x, y), for "drive"; without it all pixels count.
     """
 
@@ -70,6 +73,8 @@ def score_preset(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
     - "sennet": mean over volumes of surface Dice at tolerance 0 on cubic voxels; two empty volumes score 0.
     - "aic-edema": Dice per lesion class on whole volumes, left out where the truth lacks the class, mean over
       volumes, then over classes; AUC of the slices.
+    - "oct": the same lesions judged strictly: Dice of every class and volume, 1 where both are empty and 0
+      for a false alarm; single lesions, volumes and continuity.
     - "nerve": mean over images of Dice, 1 where both are empty.
     - "drive": mean IoU over images, all pixels; AUC, accuracy, sensitivity and specificity inside the field
       of view.
@@ -147,20 +152,104 @@ def _score_edema(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
             row: _Row = {"case": case.case, "class": name, **_flags(*masks)}
             row["dice"] = compute_dice(*masks, spurious_value=math.nan)
             row["dice_with_false_alarms"] = compute_dice(*masks)
-            rows.append(row)
-            scores = masks[0].sum(axis=(0, 1)) if case.detection is None else case.detection[:, index - 1]
-            slices[name].append((scores, masks[1].any(axis=(0, 1))))
+            rows.append(row | _continuity(*masks))
+            slices[name].append(_slice_scores(case, index, masks))
     beside: dict[str, float] = {}
     for name, pairs in slices.items():
         own = [row for row in rows if row["class"] == name]
         beside[f"dice_{name}"] = _mean([row["dice"] for row in own])
         beside[f"dice_with_false_alarms_{name}"] = _mean([row["dice_with_false_alarms"] for row in own])
         beside[f"auc_{name}"] = compute_detection_auc(*map(np.concatenate, zip(*pairs, strict=True)))
+        beside |= {f"{key}_{name}": _mean([row[key] for row in own]) for key in _CONTINUITY}
     names = list(slices)
-    for key in ("dice_with_false_alarms", "auc"):
+    for key in ("dice_with_false_alarms", "auc", *_CONTINUITY):
         beside[key] = _mean([beside[f"{key}_{name}"] for name in names])
     score = _mean([beside[f"dice_{name}"] for name in names])
     return PresetReport(preset, score, beside | _counts(rows), rows)
+
+
+_CONTINUITY = ("unbroken", "components_per_lesion", "slice_consistency")
+
+
+def _continuity(pred: Any, truth: Any) -> _Row:
+    found = compute_continuity(pred, truth)._asdict()
+    return {name: found[name] for name in _CONTINUITY}
+
+
+def _slice_scores(case: ScoredCase, index: int, masks: Sequence[Any]) -> tuple[Any, Any]:
+    """How sure a case is of a class in each slice, and whether it is there."""
+    scores = masks[0].sum(axis=(0, 1)) if case.detection is None else case.detection[:, index - 1]
+    return scores, masks[1].any(axis=(0, 1))
+
+
+_STRICT = ("dice", "dice_where_present", "lesion_f1", "volume_difference_mm3", *_CONTINUITY)
+
+
+def _score_oct(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
+    found: list[dict[int, tuple[_Row, tuple[Any, Any]]]] = []
+    names: list[tuple[str, int]] = []
+    for case in cases:
+        pred, truth = np.asarray(case.pred), np.asarray(case.truth)
+        present = {int(index) for side in (pred, truth) for index in np.unique(side) if index}
+        # heads know classes that neither mask has, and these have slices to be judged by too
+        present |= set(range(1, 1 if case.detection is None else 1 + case.detection.shape[1]))
+        masks = {index: (pred == index, truth == index) for index in present}
+        found.append(
+            {k: (_strict_row(case, *pair), _slice_scores(case, k, pair)) for k, pair in masks.items()}
+        )
+        names.append((case.case, pred.shape[-1]))
+    classes = sorted(set().union(*found)) or [1]
+    rows, beside = [], dict.fromkeys(_STRICT, math.nan)
+    for index in classes:
+        own, pairs = [], []
+        for (name, slices), known in zip(names, found, strict=True):
+            row, pair = known.get(index, (_EMPTY_ROW, (np.zeros(slices), np.zeros(slices, bool))))
+            own.append({"case": name, "class": index, **row})
+            pairs.append(pair)
+        rows += own
+        beside |= {f"{key}_{index}": _mean([row[key] for row in own]) for key in _STRICT}
+        beside |= _lesions_beside(own, index)
+        beside[f"auc_{index}"] = compute_detection_auc(*map(np.concatenate, zip(*pairs, strict=True)))
+    for key in (*_STRICT, "lesion_recall", "spurious_lesions_per_volume", "auc"):
+        beside[key] = _mean([beside[f"{key}_{index}"] for index in classes])
+    return PresetReport(preset, beside.pop("dice"), beside | _counts(rows), rows)
+
+
+_EMPTY_ROW: _Row = {
+    **_flags(0, 0),
+    "dice": 1.0,
+    "dice_where_present": math.nan,
+    **{f"lesions_{name}": 0 for name in LesionCounts._fields},
+    "lesion_f1": math.nan,
+    "volume_difference_mm3": 0.0,
+    **dict.fromkeys(_CONTINUITY, math.nan),
+}
+
+
+def _strict_row(case: ScoredCase, pred: Any, truth: Any) -> _Row:
+    flags = _flags(pred, truth)
+    if flags["empty"]:
+        return _EMPTY_ROW
+    dice, lesions = compute_dice(pred, truth), compute_lesion_counts(pred, truth)
+    difference = math.nan
+    if case.spacing_mm is not None:
+        difference = compute_volume_difference(pred, truth, spacing_mm=case.spacing_mm)
+    return {
+        **flags,
+        "dice": dice,
+        "dice_where_present": math.nan if flags["spurious"] else dice,
+        **{f"lesions_{name}": count for name, count in lesions._asdict().items()},
+        "lesion_f1": 2 * lesions.found / (2 * lesions.found + lesions.missed + lesions.spurious),
+        "volume_difference_mm3": difference,
+        **_continuity(pred, truth),
+    }
+
+
+def _lesions_beside(rows: Sequence[_Row], index: int) -> dict[str, float]:
+    """Recall of the single lesions of all volumes, and how many spurious ones a volume has."""
+    found, missed, spurious = (sum(row[f"lesions_{name}"] for row in rows) for name in LesionCounts._fields)
+    recall = found / (found + missed) if found + missed else math.nan
+    return {f"lesion_recall_{index}": recall, f"spurious_lesions_per_volume_{index}": spurious / len(rows)}
 
 
 def _score_nerve(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
@@ -225,6 +314,7 @@ def _score_shapes(preset: str, cases: Iterable[ScoredCase]) -> PresetReport:
 PRESETS: dict[str, Callable[[str, Iterable[ScoredCase]], PresetReport]] = {
     "sennet": _score_sennet,
     "aic-edema": _score_edema,
+    "oct": _score_oct,
     "nerve": _score_nerve,
     "drive": _score_drive,
     "shapes": _score_shapes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from volseg.networks.attention_unet import AttentionUNet
 from volseg.networks.efficientnet_lite_unet import EfficientNetLiteUNet
+from volseg.networks.ensemble import Ensemble
 from volseg.networks.pretrained_encoder import FlexibleUNetStack, SmpStack, load_encoder_weights
 from volseg.networks.slice_stack_unet import SliceStackUNet
 from volseg.networks.stack_unet_3d import StackUNet3D
@@ -15,6 +16,7 @@ from volseg.networks.weights import load_weights
 __all__ = [
     "AttentionUNet",
     "EfficientNetLiteUNet",
+    "Ensemble",
     "FlexibleUNetStack",
     "SliceStackUNet",
     "SmpStack",

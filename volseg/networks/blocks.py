@@ -14,6 +14,7 @@ from volseg.checks import check_choice
 
 __all__ = [
     "ConvBlock",
+    "DetectionHead",
     "DilatedCentre",
     "InstanceNorm",
     "NormName",
@@ -277,3 +278,22 @@ class DilatedCentre(nn.Module):
             step = F.relu(convolution(step))
             total = total + step
         return total
+
+
+class DetectionHead(nn.Module):
+    """Tell for each class whether it is anywhere in the picture.
+
+    Args:
+        channels: of the features.
+        classes: how many.
+        dropout: share of features dropped in training.
+    """
+
+    def __init__(self, channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.score = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, F, H, W) in, (B, classes) logits out: the highest score of the map."""
+        return self.score(self.dropout(features)).amax(dim=(2, 3))

@@ -1,5 +1,7 @@
 """U-Net whose encoder is EfficientNet-Lite0: small, and with ImageNet weights under a free licence."""
 
+# TorchScript reads comments that begin with "type:", so what mypy cannot know is said here.
+# mypy: disable-error-code="attr-defined"
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,7 +12,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from volseg.checks import refuse
-from volseg.networks.blocks import ConvBlock, NormName, Upsample, UpsampleName, pad_to_multiple, seeded, unpad
+from volseg.networks.blocks import (
+    ConvBlock,
+    DetectionHead,
+    NormName,
+    Upsample,
+    UpsampleName,
+    pad_to_multiple,
+    seeded,
+    unpad,
+)
 from volseg.networks.encoder_inputs import fit_inputs
 from volseg.networks.stack_channels import check_stack
 from volseg.networks.weights import apply_state, read_state
@@ -48,9 +59,11 @@ class EfficientNetLiteUNet(nn.Module):
         features: widths of the decoder from 1/16 of the size up to the full size, five numbers.
         encoder_weights: file with the ImageNet weights; None draws them. The stem fits colours; for other
             inputs the mean of its filters is repeated.
+        detection_classes: classes of the detection head on the deepest features; 0 is no such head.
         norm: of the decoder, "batch", "instance" or "group"; the encoder has batch norms.
         upsample: "transposed", "transposed4" or "bilinear".
-        dropout: share of whole channels dropped inside each block of the decoder in training.
+        dropout: share of whole channels dropped inside each block of the decoder in training, and of features
+            before the detection head.
         seed: of the initial weights; None draws from the global generator.
 
     Raises:
@@ -75,6 +88,7 @@ class EfficientNetLiteUNet(nn.Module):
         *,
         features: Sequence[int] = (128, 64, 48, 32, 16),
         encoder_weights: str | Path | None = None,
+        detection_classes: int = 0,
         norm: NormName = "batch",
         upsample: UpsampleName = "bilinear",
         dropout: float = 0.0,
@@ -94,20 +108,46 @@ class EfficientNetLiteUNet(nn.Module):
                 for width, skip in zip(widths, skips, strict=True)
             )
             self.head = nn.Conv2d(widths[-1], out_channels * out_slices, 1)
+            self.detection = (
+                DetectionHead(_DEEPEST_WIDTH, detection_classes, dropout) if detection_classes else None
+            )
         if encoder_weights is not None:
             self.encoder.load_imagenet(encoder_weights, in_channels=in_channels)
 
-    def forward(self, stack: torch.Tensor) -> torch.Tensor:
-        """(B, C*S, H, W) in, (B, K*M, H, W) logits out; any H and W."""
+    def forward(self, stack: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """(B, C*S, H, W) in, (B, K*M, H, W) logits out in eval mode and when scripted; any H and W.
+
+        In training with a detection head a mapping: "logits", and "detection" (B, classes) logits.
+        """
         height, width = stack.shape[-2], stack.shape[-1]
         skips = self.encoder(pad_to_multiple(stack, self.multiple))
-        features = skips.pop()
+        deepest = skips.pop()
+        features = deepest
         for up, merge in zip(self.up, self.merge):  # noqa: B905 - TorchScript has no strict
             features = up(features)
             if len(skips) > 0:
                 features = torch.cat([skips.pop(), features], dim=1)
             features = merge(features)
-        return unpad(self.head(features), height, width)
+        logits = unpad(self.head(features), height, width)
+        # TorchScript leaves a branch out only for this condition alone.
+        if not torch.jit.is_scripting():  # noqa: SIM102
+            if self.training and self.detection is not None:
+                return {"logits": logits, "detection": self.detection(deepest)}
+        return logits
+
+    @torch.jit.export
+    def detect(self, stack: torch.Tensor) -> torch.Tensor:
+        """(B, C*S, H, W) in, (B, detection_classes) logits out; only the encoder is computed.
+
+        Raises:
+            ValueError: when the network has no detection head.
+        """
+        if self.detection is None:
+            raise ValueError(
+                "the network has no detection head; build it with detection_classes of at least 1"
+            )
+        else:  # TorchScript narrows the type only in a branch of its own
+            return self.detection(self.encoder(pad_to_multiple(stack, self.multiple))[-1])
 
 
 class LiteEncoder(nn.Module):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from volseg.networks.blocks import (
     ConvBlock,
+    DetectionHead,
     DilatedCentre,
     NormName,
     Upsample,
@@ -191,19 +192,6 @@ class NestedNode(nn.Module):
         """Several (B, F, H, W) and one (B, F', H/2, W/2) in, (B, F, H, W) out."""
         joined = level + [self.up(below)]  # noqa: RUF005 - TorchScript cannot unpack a list
         return self.block(torch.cat(joined, dim=1))
-
-
-class DetectionHead(nn.Module):
-    """Tell for each class whether it is anywhere in the picture."""
-
-    def __init__(self, channels: int, classes: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.score = nn.Conv2d(channels, classes, 1)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, F, H, W) in, (B, classes) logits out: the highest score of the map."""
-        return self.score(self.dropout(features)).amax(dim=(2, 3))
 
 
 def _check_depth(inference_depth: int | None, depth: int, deep_supervision: bool) -> int:

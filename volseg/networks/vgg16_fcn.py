@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from volseg.checks import check_choice, check_positive
-from volseg.networks.blocks import make_norm, pad_to_multiple, seeded, unpad
+from volseg.networks.blocks import DetectionHead, make_norm, pad_to_multiple, seeded, unpad
 from volseg.networks.stack_channels import check_stack
-from volseg.networks.unet_plus_plus import DetectionHead
 from volseg.networks.vgg16_weights import load_vgg16_weights
 
 __all__ = ["Vgg16Fcn"]

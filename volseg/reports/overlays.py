@@ -17,6 +17,7 @@ __all__ = [
     "AGREEMENT_COLOURS",
     "agreement_regions",
     "draw_agreement",
+    "intensity_window",
     "nearest_on_grid",
     "plane_pictures",
     "tile",
@@ -160,12 +161,25 @@ def write_gif(
     write_atomically(Path(path), save, overwrite=overwrite)
 
 
-def windowed(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Stretch an image of any shape to 0 to 255 between its 1st and 99th percentile; NaN becomes 0."""
-    finite = image[np.isfinite(image)]
-    low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
+def windowed(
+    image: npt.NDArray[np.float32], window: tuple[float, float] | None = None
+) -> npt.NDArray[np.float32]:
+    """Stretch an image of any shape to 0 to 255 between its 1st and 99th percentile; NaN becomes 0.
+
+    Args:
+        image: of any range.
+        window: what becomes 0 and 255 instead, for a part of a larger image.
+    """
+    low, high = intensity_window(image) if window is None else window
     span = high - low if high > low else 1.0
     return np.nan_to_num((np.clip(image, low, high) - low) / span * 255).astype(np.float32)
+
+
+def intensity_window(image: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """The 1st and 99th percentile of the finite values."""
+    finite = image[np.isfinite(image)]
+    low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
+    return float(low), float(high)
 
 
 def nearest_on_grid(image: npt.NDArray[np.generic], shape: Sequence[int]) -> npt.NDArray[np.generic]:

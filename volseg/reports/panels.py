@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from volseg.checks import check_choice
+from volseg.reports.colours import UNLABELLED, class_colour
 from volseg.reports.overlays import (
     AGREEMENT_COLOURS,
     Picture,
@@ -18,15 +19,9 @@ from volseg.reports.overlays import (
     windowed,
 )
 
-__all__ = ["CLASS_COLOURS", "PanelColours", "draw_panels"]
+__all__ = ["PanelColours", "draw_panels"]
 
 PanelColours = Literal["classes", "errors"]
-
-CLASS_COLOURS: tuple[tuple[int, int, int], ...] = (
-    *((230, 40, 40), (50, 190, 70), (40, 120, 230), (250, 210, 30)),
-    *((240, 130, 40), (150, 60, 200), (60, 210, 220), (230, 60, 190)),
-)
-"""Colours of class 1, 2, ...; they begin anew after the last."""
 
 
 def draw_panels(
@@ -89,8 +84,8 @@ def _class_regions(
     labels: npt.NDArray[Any],
 ) -> list[tuple[tuple[int, int, int], npt.NDArray[np.bool_]]]:
     labels = np.asarray(labels)
-    present = [int(index) for index in np.unique(labels) if index not in (0, 255)]
-    return [(CLASS_COLOURS[(index - 1) % len(CLASS_COLOURS)], labels == index) for index in present]
+    present = [int(index) for index in np.unique(labels) if index not in (0, UNLABELLED)]
+    return [(class_colour(index), labels == index) for index in present]
 
 
 def _over(

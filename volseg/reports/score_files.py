@@ -15,7 +15,7 @@ from volseg.data.itk_formats import ITK_SUFFIXES
 from volseg.data.raster import RASTER_SUFFIXES
 from volseg.files import safe_name
 
-__all__ = ["MASK_ENDINGS", "MaskPair", "Matching", "match_masks", "probability_path"]
+__all__ = ["MASK_ENDINGS", "MaskPair", "Matching", "detection_path", "match_masks", "probability_path"]
 
 MASK_ENDINGS = (
     *("_seg", "_pred", "_mask", "_masks", "_label", "_labels", "_gt", "_segmentation", "_labelMark"),
@@ -140,6 +140,16 @@ def probability_path(pred: Path) -> Path:
         'a/a_prob.nii.gz'
     """
     return pred.with_name(_stem(pred).removesuffix("_seg") + "_prob.nii.gz")
+
+
+def detection_path(pred: Path) -> Path:
+    """Name the table of slices that inference writes beside a prediction.
+
+    Example:
+        >>> str(detection_path(Path("a/a_seg.nii.gz")))
+        'a/a_detection.csv'
+    """
+    return pred.with_name(_stem(pred).removesuffix("_seg") + "_detection.csv")
 
 
 def _pred_side(place: Path, section: Section | None, as_volumes: bool) -> _Side:

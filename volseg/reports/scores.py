@@ -14,11 +14,19 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from volseg.checks import check_choice, check_positive, refuse
+from volseg.data.detection_table import read_detection
 from volseg.data.slice_folder import check_spacing
 from volseg.metrics import PRESETS, PresetReport, ScoredCase, compute_surface_dice_sweep, score_preset
 from volseg.reports.bootstrap import resample_counts
 from volseg.reports.case_scores import empty_row, score_classes, score_thresholds
-from volseg.reports.score_files import MaskPair, Matching, Section, match_masks, probability_path
+from volseg.reports.score_files import (
+    MaskPair,
+    Matching,
+    Section,
+    detection_path,
+    match_masks,
+    probability_path,
+)
 from volseg.reports.score_masks import CaseGrid, LabelRule, grid_of, read_on_grid, read_truth
 from volseg.reports.score_means import compare, means_by_class, means_by_group, means_with_intervals, sweep_of
 
@@ -32,10 +40,11 @@ _Row = dict[str, Any]
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """The thresholds of a sweep."""
 
-_VALUE_MAPS = {"aic-edema": {0: 0, 255: 1, 191: 2, 128: 3}}
+_VALUE_MAPS = {name: {0: 0, 255: 1, 191: 2, 128: 3} for name in ("aic-edema", "oct")}
 _NAMES = {"aic-edema": {1: "REA", 2: "SRF", 3: "PED"}, "shapes": {1: "line", 2: "ellipse"}}
 _MASKS_ABOVE = {"nerve": 127, "drive": 0}  # lossy JPEG masks; masks with grey edges
-_VOLUME_PRESETS = ("sennet", "aic-edema")
+_VOLUME_PRESETS = ("sennet", "aic-edema", "oct")
+_DETECTION_PRESETS = ("aic-edema", "oct")
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,9 @@ class _Run:
         self.found: list[list[dict[int, _Row]]] = [[], []]  # of the prediction, of the other one
         self.curves: dict[str, list[Any]] = {}
         self.is_soft = options.threshold_sweep
+        # scores of a head and sizes of predictions are not comparable: all cases have a table, or none
+        paths = [detection_path(pair.pred) for pair in matching.pairs]
+        self.has_tables = options.preset in _DETECTION_PRESETS and any(path.exists() for path in paths)
 
     def scored_cases(self) -> Iterator[ScoredCase]:
         pairs = list(zip(self.matching.pairs, self.grids, strict=True))
@@ -202,7 +214,20 @@ class _Run:
             self._sweep(probability, truth, grid, pair)
         view = None if pair.view is None else read_on_grid(pair.view, grid, pair.truth)[0]
         spacing_mm = grid.spacing_mm if grid.spacing_is_known else None
-        return ScoredCase(pair.case, pred, truth, spacing_mm, probability, None, view)
+        detection = self._detection(pair, grid, note, truth.shape[-1]) if self.has_tables else None
+        return ScoredCase(pair.case, pred, truth, spacing_mm, probability, detection, view)
+
+    def _detection(self, pair: MaskPair, grid: CaseGrid, note: str, slices: int) -> _Array:
+        path = detection_path(pair.pred)
+        remedy = "predict all cases with one network, or remove the tables"
+        if note:
+            refuse(path, "slices in the order of the truth", f"a prediction that is {note}", remedy)
+        table = read_detection(path)
+        if len(table) != slices and grid.labelled_range is not None:
+            table = table[slice(*grid.labelled_range)]
+        if len(table) != slices:
+            refuse(path, f"{slices} slices", len(table), remedy)
+        return table
 
     def _prediction(self, path: Path, grid: CaseGrid, pair: MaskPair, *, side: int) -> tuple[_Array, str]:
         array, note = read_on_grid(path, grid, pair.truth)

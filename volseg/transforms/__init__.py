@@ -11,6 +11,7 @@ from volseg.transforms.labels import IGNORE, MapLabelsd, MaskUnlabelledd, PlaceS
 from volseg.transforms.paired import CheckPaird
 from volseg.transforms.rand_slice_stack import RandSliceStackd
 from volseg.transforms.size import MatchSized
+from volseg.transforms.slice_gaps import GatherSlicesd, MatchSlicesd, SpreadSlicesd
 from volseg.transforms.slice_stack import stack_slices, unstack_slices
 from volseg.transforms.spacing import AssignSpacingd, MatchSpacingd, RestoreShaped
 
@@ -22,16 +23,19 @@ __all__ = [
     "DecideLabelsd",
     "FieldOfViewd",
     "ForegroundIndicesd",
+    "GatherSlicesd",
     "IntensityStatisticsd",
     "LimitContrastd",
     "MapLabelsd",
     "MaskUnlabelledd",
     "MatchSized",
+    "MatchSlicesd",
     "MatchSpacingd",
     "NormalizeByStatisticsd",
     "PlaceSparseLabeld",
     "RandSliceStackd",
     "RestoreShaped",
+    "SpreadSlicesd",
     "stack_slices",
     "unstack_slices",
 ]

@@ -16,8 +16,10 @@ __all__ = ["ADAPTERS", "CaseRow", "PrepareReport", "prepare_dataset"]
 ADAPTERS = {
     "chase": "volseg.data.datasets.chase:prepare_chase",
     "drive": "volseg.data.datasets.drive:prepare_drive",
+    "duke-dme": "volseg.data.datasets.duke_dme:prepare_duke_dme",
     "fundus": "volseg.data.datasets.fundus:prepare_fundus",
     "nerve": "volseg.data.datasets.nerve:prepare_nerve",
+    "oct-edema": "volseg.data.datasets.oct_edema:prepare_oct_edema",
     "sennet": "volseg.data.datasets.sennet:prepare_sennet",
     "shapes": "volseg.data.datasets.shapes:prepare_shapes",
 }

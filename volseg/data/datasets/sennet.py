@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from volseg.checks import InputError, check_positive, refuse
+from volseg.checks import InputError, refuse
 from volseg.data.datalist import DATALIST_NAME, CaseItem, Datalist, write_datalist
 from volseg.data.datasets import CaseRow, PrepareReport
 from volseg.data.datasets.folders import output_folder, raw_folder, relative_name
 from volseg.data.datasets.sennet_layout import KIDNEY, KidneyCase, find_kidneys
 from volseg.data.datasets.stack_check import LabelSlice, check_folders, check_stack, number_slices
+from volseg.data.datasets.stack_folds import with_folds
+from volseg.data.datasets.volume_list import three_edges
 from volseg.data.rle import decode_rle
-from volseg.data.splits import assign_folds
 
 __all__ = ["prepare_sennet"]
 
@@ -24,8 +25,6 @@ _SPACING_MM = 0.05
 # kidney_1_voi is a small part of kidney 1, scanned again at 5.2 µm
 _SPACING_MM_OF = {"kidney_6": 0.06308, "kidney_1_voi": 0.0052}
 _COVERAGE_OF = {"kidney_2": 0.65, "kidney_3_sparse": 0.85}
-_MAX_FOLDS = 5
-_FIRST_SHARE, _GAP_SLICES = 0.7, 2
 _DESCRIPTION = "Blood vessels in 3D kidney scans, one TIFF per z slice (SenNet + HOA layout)."
 
 
@@ -68,7 +67,7 @@ def prepare_sennet(
 
     folder = raw_folder(raw)
     target = output_folder(output_dir, folder, overwrite)
-    spacing = _three(spacing_mm)
+    spacing = three_edges(spacing_mm)
     cases, faults = find_kidneys(folder)
     files.check_writable(target)
     report = PrepareReport("sennet", faults=faults)
@@ -78,7 +77,7 @@ def prepare_sennet(
     pairs = [(_item(case, folder, target, spacing), case) for case in cases if case.images is not None]
     training = [pair for pair in pairs if pair[1].is_labelled and not pair[1].is_test]
     test = [pair for pair in pairs if not pair[1].is_labelled or pair[1].is_test]
-    training = _with_folds(training, folds, seed, report)
+    training = with_folds(training, _depth, folds=folds, seed=seed, report=report)
     report.cases = [_row(item, case) for item, case in [*training, *test]]
     if report.faults:
         return report
@@ -91,16 +90,6 @@ def prepare_sennet(
     write_datalist(target / DATALIST_NAME, content, overwrite)
     report.datalist = str(target / DATALIST_NAME)
     return report
-
-
-def _three(spacing_mm: float | Sequence[float] | None) -> list[float] | None:
-    if spacing_mm is None:
-        return None
-    edges = [spacing_mm] * 3 if isinstance(spacing_mm, int | float) else list(spacing_mm)
-    check_positive("spacing_mm", edges)
-    if len(edges) != 3:
-        raise ValueError(f"spacing_mm must be one number or three, got {len(edges)}; give x, y and z")
-    return [float(edge) for edge in edges]
 
 
 def _check(case: KidneyCase, report: PrepareReport) -> None:
@@ -168,52 +157,13 @@ def _stated_spacing(images: Path) -> list[float] | None:
     return list(geometry.spacing_mm) if geometry.spacing_is_known else None
 
 
-def _with_folds(training: list[_Pair], folds: int | None, seed: int, report: PrepareReport) -> list[_Pair]:
-    groups = [item["group"] for item, _ in training]
-    count = len(set(groups))
-    if count == 0:
-        report.warnings.append("no case has labels: the datalist serves inference only")
-        return training
-    if count == 1:
-        return _cut_along_z(training, report)
-    number = min(_MAX_FOLDS, count) if folds is None else folds
-    if not 2 <= number <= count:
-        report.faults.append(f"folds: expected 2 to {count}, the number of groups, got {number}; change it")
-        return training
-    assigned = assign_folds(groups, folds=number, seed=seed)
-    return [({**item, "fold": fold}, case) for (item, case), fold in zip(training, assigned, strict=True)]
-
-
-def _cut_along_z(training: list[_Pair], report: PrepareReport) -> list[_Pair]:
-    # labelled slices of the only volume, cut at 70 %:  [first first first first] . . [last last]
-    cut_items: list[_Pair] = []
-    for item, case in training:
-        ranges = [_labelled(*pair) for pair in training if pair[0]["image"] == item["image"]]
-        first, end = min(start for start, _ in ranges), max(stop for _, stop in ranges)
-        cut = first + round(_FIRST_SHARE * (end - first))
-        start, stop = _labelled(item, case)
-        parts = {"first": (start, min(stop, cut), 1), "last": (max(start, cut + _GAP_SLICES), stop, 0)}
-        for name, (part_start, part_stop, fold) in parts.items():
-            if part_start < part_stop:
-                place = {"labelled_range": [part_start, part_stop], "fold": fold, "same_volume": True}
-                cut_items.append(({**item, "case": f"{item['case']}_{name}", **place}, case))
-    if {item["fold"] for item, _ in cut_items} != {0, 1}:
-        if not report.faults:
-            report.faults.append(
-                f"{training[0][1].name}: too few labelled slices to cut in two; 9 are enough, or add a case"
-            )
-        return training
-    group = training[0][1].group
-    report.warnings.append(
-        f"all labels belong to one group, {group}: training and validation come from one volume, "
-        f"cut along z {_GAP_SLICES} slices apart, and the validation score will be too good"
-    )
-    return cut_items
-
-
 def _labelled(item: CaseItem, case: KidneyCase) -> tuple[int, int]:
-    first, end = item.get("labelled_range", (0, len(case.findings.numbers)))
+    first, end = item.get("labelled_range", (0, _depth(case)))
     return first, end
+
+
+def _depth(case: KidneyCase) -> int:
+    return len(case.findings.numbers)
 
 
 def _row(item: CaseItem, case: KidneyCase) -> CaseRow:
