@@ -230,3 +230,21 @@ def test_a_resize_of_monai_alone_is_undone(image) -> None:
 def test_a_resize_of_monai_behind_another_transform_is_left_to_the_user() -> None:
     item = Resized("image", (5, 11))(Flipd("image", 0)({"image": picture()}))
     assert RestoreShaped("pred")({**item, "pred": item["image"]})["pred"].shape == (1, 5, 11)
+
+
+def test_an_axis_without_a_wanted_length_keeps_its_own() -> None:
+    volume = MetaTensor(torch.rand(1, 8, 6, 5), affine=torch.diag(torch.tensor([1.0, 1.0, 3.0, 1.0])))
+    item = MatchSpacingd("image", (2.0, 1.5, None))({"image": volume})
+    assert item["image"].shape == (1, 4, 4, 5)
+
+
+def test_volumes_of_unknown_spacing_are_taken_to_show_the_field() -> None:
+    unknown = MetaTensor(torch.rand(1, 8, 6, 5), meta={"spacing_is_known": False, "affine": torch.eye(4)})
+    match = MatchSpacingd("image", (1.0, 1.0, 1.0), field_mm=(16.0, 3.0, None), min_ratio=0.1, max_ratio=10)
+    assert match({"image": unknown})["image"].shape == (1, 16, 3, 5)
+    restored = RestoreShaped("pred")({**match({"image": unknown}), "pred": torch.rand(2, 16, 3, 5)})
+    assert restored["pred"].shape == (2, 8, 6, 5)
+    assert torch.equal(restored["pred"].affine, torch.eye(4, dtype=torch.float64))
+    known = MetaTensor(torch.rand(1, 8, 6, 5), affine=torch.eye(4))
+    assert match({"image": known})["image"] is known
+    assert MatchSpacingd("image", (2.0, 2.0, 2.0))({"image": unknown})["image"] is unknown

@@ -75,6 +75,8 @@ class MatchSpacingd(MapTransform):
         keys: MetaTensors (C, x, y, z); their dtype is kept.
         spacing_mm: three edge lengths to match, None for an axis that keeps its own; None turns the transform
             off.
+        field_mm: extent along each axis that is assumed of volumes whose spacing nobody knows, None for an
+            axis to leave alone; None leaves such volumes alone. Scanners of one kind image a known field.
         mode: one per key: "linear" for images (antialiased when shrinking), "nearest" or "classes" (each
             class linearly, the largest wins) for labels.
         min_ratio: smallest wanted / present voxel size that is resampled.
@@ -91,6 +93,7 @@ class MatchSpacingd(MapTransform):
         keys: KeysCollection = ("image",),
         spacing_mm: Sequence[float | None] | None = None,
         *,
+        field_mm: Sequence[float | None] | None = None,
         mode: str | Sequence[str] = "linear",
         min_ratio: float = 0.5,
         max_ratio: float = 2.0,
@@ -100,6 +103,8 @@ class MatchSpacingd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if spacing_mm is not None:
             check_positive("spacing_mm", [1.0 if length is None else length for length in spacing_mm])
+        if field_mm is not None:
+            check_positive("field_mm", [1.0 if extent is None else extent for extent in field_mm])
         if not 0 < min_ratio <= 1 <= max_ratio:
             raise ValueError(f"ratios must satisfy 0 < min <= 1 <= max, got {min_ratio} and {max_ratio}")
         if isinstance(mode, str) and len(self.keys) > 1:
@@ -116,6 +121,7 @@ class MatchSpacingd(MapTransform):
             if spacing_mm is None
             else tuple(None if length is None else float(length) for length in spacing_mm)
         )
+        self.field_mm = None if field_mm is None else tuple(field_mm)
         self.min_ratio = min_ratio
         self.max_ratio = max_ratio
         self.tolerance = tolerance
@@ -134,13 +140,19 @@ class MatchSpacingd(MapTransform):
     def _wanted_shape(self, volume: torch.Tensor, name: str) -> tuple[int, ...]:
         present = tuple(int(size) for size in volume.shape[1:])
         is_known = isinstance(volume, MetaTensor) and bool(volume.meta.get("spacing_is_known", True))
-        if self.spacing_mm is None or not is_known:
+        if self.spacing_mm is None or (not is_known and self.field_mm is None):
             return present
         spacing = np.array(spacing_of(_affine_of(volume))[: len(present)])
-        wanted_mm = [
-            own if length is None else length for own, length in zip(spacing, self.spacing_mm, strict=False)
-        ]
-        ratios = np.array(wanted_mm) / spacing
+        wanted_mm: list[float | None] = list(self.spacing_mm[: len(present)])
+        if not is_known and self.field_mm is not None:
+            fields = self.field_mm[: len(present)]
+            wanted_mm = [
+                None if field is None else edge for edge, field in zip(wanted_mm, fields, strict=True)
+            ]
+            spacing = np.array([(field or size) / size for field, size in zip(fields, present, strict=True)])
+        ratios = np.array(
+            [1.0 if edge is None else edge / own for edge, own in zip(wanted_mm, spacing, strict=True)]
+        )
         if (ratios < self.min_ratio).any() or (ratios > self.max_ratio).any():
             self._warn(name, spacing)
             return present
