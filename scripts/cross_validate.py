@@ -17,12 +17,15 @@ import json
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from volseg.checks import refuse
 from volseg.data import Datalist, read_datalist, write_datalist
-from volseg.files import write_text
+from volseg.files import write_json, write_text
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 
@@ -63,13 +66,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, help="run only the first so many folds")
     parser.add_argument("--leaking", action="store_true", help="train on folds drawn over single cases too")
     parser.add_argument("--write", type=Path, help="Markdown file for the table")
-    own, overrides = sys.argv[1:], []
-    if "--" in own:  # argparse gives nothing behind it to a second list of positional arguments
-        place = own.index("--")
-        own, overrides = own[:place], own[place + 1 :]
+    own, overrides = split_overrides(sys.argv[1:])
     options = parser.parse_args(own)
     options.overrides = overrides
     return options
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Own arguments, and those behind `--`: argparse gives none of them to a second positional list."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:place], arguments[place + 1 :]
 
 
 def write_leaking(datalist: Datalist, root: Path, folds: int, output_dir: Path) -> Path:
@@ -94,15 +100,50 @@ def write_leaking(datalist: Datalist, root: Path, folds: int, output_dir: Path) 
 def run_fold(options: argparse.Namespace, dataset: Path, fold: int, output: Path) -> tuple[str, float, int]:
     """Train and evaluate one fold; name of the score, its value on the held-out cases, their number."""
     shared = ["--dataset_dir", str(dataset), "--fold", str(fold)]
-    scores = output / "eval" / "scores.json"
-    if not scores.is_file():
-        bundle(options.bundle, "train", [*shared, "--output_dir", str(output), *options.overrides])
-        models = ["--ckpt_dir", str(output / "models"), "--output_dir", str(output / "eval")]
-        bundle(options.bundle, "evaluate", [*shared, *models])
-    content = json.loads(scores.read_text())
+    train_and_evaluate(options.bundle, shared, output, training=options.overrides)
+    content = json.loads((output / "eval" / "scores.json").read_text())
     with open(output / "eval" / "scores.csv", newline="") as file:
         name = next(csv.reader(file))[1]
     return name, float(content["mean"][name]), len(content["cases"])
+
+
+def train_and_evaluate(
+    name: str, shared: Sequence[str], output: Path, *, training: Sequence[str], evaluation: Sequence[str] = ()
+) -> float | None:
+    """Write models and `eval/scores.json`, from where an earlier call stopped.
+
+    Args:
+        name: of the bundle.
+        shared: overrides of both configs.
+        output: folder of the run.
+        training: overrides of the train config.
+        evaluation: overrides of the evaluate config.
+
+    Returns:
+        Seconds of training; None where it was stopped in between.
+
+    Raises:
+        InputError: when the folder has a run with other overrides.
+    """
+    record, scores = output / "run.json", output / "eval" / "scores.json"
+    if scores.is_file() and not record.is_file():  # of a time before the record
+        return None
+    settings = {"train": [*shared, *training], "evaluate": [*shared, *evaluation]}
+    told = json.loads(record.read_text()) if record.is_file() else None
+    if told is not None and told["settings"] != settings:
+        refuse(record, "a run with the same overrides", "others", "pass another --output_dir")
+    if told is None or not told["is_trained"]:
+        run = {"settings": settings, "is_trained": False, "seconds": None}
+        write_json(record, run, overwrite=True)
+        started = time.monotonic()
+        bundle(name, "train", [*shared, "--output_dir", str(output), *training])
+        seconds = time.monotonic() - started if told is None else None
+        told = {**run, "is_trained": True, "seconds": seconds}
+        write_json(record, told, overwrite=True)
+    if not scores.is_file():
+        models = ["--ckpt_dir", str(output / "models"), "--output_dir", str(output / "eval")]
+        bundle(name, "evaluate", [*shared, *models, *evaluation])
+    return None if told["seconds"] is None else float(told["seconds"])
 
 
 def bundle(name: str, workflow: str, overrides: list[str]) -> None:

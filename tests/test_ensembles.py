@@ -210,7 +210,7 @@ def test_a_bundle_without_a_network_is_refused(tmp_path):
         member_list([{"bundle": str(tmp_path)}])
 
 
-@pytest.mark.parametrize("workflow", ["ensemble", "evaluate", "multi_gpu_evaluate"])
+@pytest.mark.parametrize("workflow", ["ensemble", "evaluate"])
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in BUNDLES.glob("*/src")))
 def test_the_configs_of_every_bundle_make_an_ensemble_of_networks_written_as_values(name, workflow, tmp_path):
     parser = ConfigParser(ConfigParser.load_config_file(str(BUNDLES / name / "configs" / f"{workflow}.json")))

@@ -157,7 +157,8 @@ def _files(pattern: str) -> list[Path]:
         return [Path(pattern)]
     files = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())
     if not files:
-        refuse(pattern, "a checkpoint, or a pattern of some", "no such file", _REMEDY)
+        remedy = "check the path; several are listed as \"['a/model.pt','b/model.pt']\""
+        refuse(pattern, "a checkpoint, or a pattern of some", "no such file", remedy)
     return files
 
 

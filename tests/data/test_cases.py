@@ -263,6 +263,16 @@ def test_a_prepared_folder_without_test_section_gives_each_image_once(tmp_path):
     assert [case["case"] for case in find_cases(tmp_path)] == ["kidney_3_sparse"]
 
 
+def test_another_list_of_a_prepared_folder_is_read_by_its_name_or_refused(tmp_path):
+    prepare(tmp_path, [], [{"image": "a.nii", "case": "a", "group": "a"}])
+    items = [{"image": f"{case}.nii", "case": case, "group": case} for case in "bc"]
+    write_datalist(tmp_path / "audited.json", Datalist("x", test=items))
+    assert [case["case"] for case in find_cases(tmp_path)] == ["a"]
+    assert [case["case"] for case in find_cases(tmp_path, datalist="audited.json")] == ["b", "c"]
+    with pytest.raises(InputError, match=r"expected a other\.json, got none"):
+        find_cases(tmp_path, datalist="other.json")
+
+
 def test_the_two_parts_of_one_volume_are_predicted_as_one_case(tmp_path):
     first = entry("k_first", "images", labelled_range=[0, 7], same_volume=True)
     last = entry("k_last", "images", labelled_range=[9, 12], same_volume=True, fold=1)

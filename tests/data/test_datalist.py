@@ -220,16 +220,33 @@ def test_an_unknown_section_is_refused(prepared):
 @pytest.mark.parametrize(
     ("folder", "name"),
     [
-        ("kidney_1_dense/images", "sennet"),
-        ("train/kidney_2/images", "sennet"),
-        ("labels", "sennet"),
-        ("x", "NAME"),
+        ("kidney_1_dense/images/0.tif", "sennet"),
+        ("train/kidney_2/images/0.tif", "sennet"),
+        ("labels/0.tif", "sennet"),
+        ("x/labels/0.tiff", "sennet"),
+        ("Subject_01/labels/010.png", "duke-dme"),
+        ("test/Subject_01/labels/010.png", "duke-dme"),
+        ("original_images/a.img/1.bmp", "oct-edema"),
+        ("train/original_images/a.img/1.bmp", "oct-edema"),
+        ("labels/a.png", "NAME"),
+        ("x/y.png", "NAME"),
     ],
 )
 def test_a_raw_folder_is_told_how_to_become_a_prepared_one(tmp_path, folder, name):
-    (tmp_path / folder).mkdir(parents=True)
+    for path in (tmp_path / folder, tmp_path / folder.replace("labels", "images")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     with pytest.raises(InputError, match=f"make one with `volseg prepare {name} {tmp_path}`"):
         load_cases(tmp_path, "training")
+
+
+def test_the_folder_of_one_subject_is_known_by_its_name(tmp_path):
+    subject = tmp_path / "Subject_01"
+    for part in ("images", "labels"):
+        (subject / part).mkdir(parents=True)
+        (subject / part / "010.png").touch()
+    with pytest.raises(InputError, match="volseg prepare duke-dme"):
+        load_cases(subject, "training")
 
 
 @pytest.mark.parametrize("rule", ["nonzero", "above:127", "binary", {"#ff0000": 1, "#00FF00": 2}, {"255": 1}])

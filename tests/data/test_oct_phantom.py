@@ -84,8 +84,9 @@ def test_shares_of_volumes_with_a_lesion_are_those_of_the_settings():
     look, field = OctSettings(), OctField((9, 32, 7), (6.0, 2.0, 6.0))
     drawn = [place_lesions(seeded(seed, 1), field, look) for seed in range(400)]
     held = np.array([[m.edema.any(), m.srf_um.any(), m.ped_um.any()] for m in drawn])
+    edema = 0.7 + 0.3 * 0.5 * 0.9  # some come with the fluid alone
     # four standard errors of a share among 400
-    assert np.abs(held.mean(axis=0) - (0.7, 0.5, 0.4)).max() < 0.1
+    assert np.abs(held.mean(axis=0) - (edema, 0.5, 0.4)).max() < 0.1
     assert 0.03 < (~held.any(axis=1)).mean() < 0.16
     assert held.all(axis=1).any()
 

@@ -15,7 +15,8 @@ def test_the_files_of_a_case_carry_its_name_in_its_folder(tmp_path):
 
 def test_others_are_all_kinds_that_were_not_written(tmp_path):
     names = {path.name for path in PredictionPaths(tmp_path).others("a", {"seg": 1, "prob": 2})}
-    assert names == {"a_disagreement.nii.gz", "a_seg.png", *(f"a{ending}" for ending in COMPANIONS.values())}
+    endings = {"_disagreement.nii.gz", "_seg.png", "_detection.csv", *COMPANIONS.values()}
+    assert names == {f"a{ending}" for ending in endings}
 
 
 def test_existing_files_have_their_checksums(tmp_path):

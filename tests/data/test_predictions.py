@@ -479,6 +479,23 @@ def test_a_companion_that_the_disk_refuses_costs_no_prediction(out, cases, monke
     ]
 
 
+def test_a_table_that_the_disk_refuses_costs_the_case(out, cases, monkeypatch):
+    folder = PredictionFolder(out)
+    folder.pending(cases[:1])
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions_module, "write_atomically", no_space)
+        with pytest.raises(OSError, match="No space left") as full:
+            folder.save("a", labels_of("a"), GEOMETRY, detection=b"slice,fluid\n")
+    folder.fail("a", "write", full.value)
+    assert exit_code(folder) == 1
+    again = PredictionFolder(out)
+    assert [item["case"] for item in again.pending(cases[:1])] == ["a"]
+    paths = again.save("a", labels_of("a"), GEOMETRY, detection=b"slice,fluid\n")
+    again.finish()
+    assert paths["detection"].read_bytes() == b"slice,fluid\n"
+    assert set(summary_of(out)[1]["a"]["outputs"]) == {"a/a_seg.nii.gz", "a/a_detection.csv"}
+
+
 def test_a_stale_companion_does_not_stay_beside_a_new_result(out, cases):
     folder, _ = run_with_companions(out, cases[:1])
     folder.finish()

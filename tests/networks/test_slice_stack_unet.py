@@ -24,6 +24,11 @@ class TestSliceStackUNetWithGroups(NetworkContract):
         return SliceStackUNet(features=(4, 6), norm="group", upsample="transposed4", **keywords)
 
 
+class TestSliceStackUNetWithDetection(NetworkContract):
+    def build(self, **keywords):
+        return SliceStackUNet(features=(4, 6, 8), detection_classes=2, dropout=0.1, **keywords)
+
+
 def parameter_count(network):
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -72,3 +77,34 @@ def test_impossible_features_are_refused(features):
 def test_unknown_options_are_refused(option, value):
     with pytest.raises(ValueError, match=f"{option} must be one of .*, got '{value}'"):
         SliceStackUNet(**{option: value})
+
+
+def test_the_detection_head_adds_weights_of_its_own_and_changes_no_other():
+    plain = SliceStackUNet(features=(4, 6, 8), seed=0).state_dict()
+    both = SliceStackUNet(features=(4, 6, 8), detection_classes=2, seed=0).state_dict()
+    assert set(both) - set(plain) == {"detection.score.weight", "detection.score.bias"}
+    assert all(torch.equal(both[name], value) for name, value in plain.items())
+
+
+def test_detection_is_the_same_in_training_and_by_its_method():
+    network = SliceStackUNet(features=(4, 6, 8), norm="group", detection_classes=3, seed=0)
+    stack = torch.rand(2, 3, 17, 12)
+    outputs = network.train()(stack)
+    assert {name: tuple(each.shape) for name, each in outputs.items()} == {
+        "logits": (2, 1, 17, 12),
+        "detection": (2, 3),
+    }
+    torch.testing.assert_close(outputs["detection"], network.eval().detect(stack))
+    torch.testing.assert_close(outputs["logits"], network(stack))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")  # of torch itself
+def test_a_scripted_network_detects_too():
+    network = SliceStackUNet(features=(4, 6), detection_classes=3, seed=0).eval()
+    stack = torch.rand(2, 3, 17, 12)
+    torch.testing.assert_close(torch.jit.script(network).detect(stack), network.detect(stack))
+
+
+def test_detecting_without_a_detection_head_is_refused():
+    with pytest.raises(ValueError, match="no detection head; build it with detection_classes of at least 1"):
+        SliceStackUNet(features=(4, 6)).detect(torch.rand(1, 3, 17, 12))

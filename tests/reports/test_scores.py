@@ -327,6 +327,96 @@ def test_slices_of_a_labelled_range_lie_where_the_list_says(tmp_path):
         score_folders(tmp_path / "pred", tmp_path)
 
 
+# --- slices by number ---------------------------------------------------------------------------------
+
+NUMBERS = (10, 11, 15, 18)
+IMAGE_NUMBERS = (8, 10, 11, 14, 15, 18)
+
+
+def mask_slices(folder, numbers, seed=3):
+    """Write slices that depend on their number alone; return them as (x, y, slices)."""
+    planes = [volume(seed * 100 + number, (*SHAPE[:2], 1))[..., 0] > 0 for number in numbers]
+    for number, plane in zip(numbers, planes, strict=True):
+        save_picture(folder / f"{number:03}.png", plane.T * np.uint8(255))
+    return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A truth whose slices have gaps between their numbers."""
+    return mask_slices(tmp_path / "truth/a/labels", NUMBERS)
+
+
+def listed_slices(folder, image_numbers, **more):
+    """Write the datalist of a case of which some slices are labelled."""
+    mask_slices(folder / "truth/a/images", image_numbers, seed=5)
+    item = {"image": "a/images", "label": "a/labels", "case": "a", "group": "a", **more}
+    write_datalist(folder / "truth/datalist.json", Datalist("set", test=[item]))
+
+
+def test_a_truth_with_missing_slices_is_scored_on_as_many_predicted_ones(labelled, tmp_path):
+    save(tmp_path / "pred/a/a_seg.nii.gz", labelled)
+    report = score_folders(tmp_path / "pred", tmp_path / "truth")
+    assert (report.mean["dice"], report.cases[0]["shape"]) == (1, [*SHAPE[:2], len(NUMBERS)])
+    # no surface runs from a slice to one that is no neighbour
+    assert np.isnan(report.mean["surface_dice"])
+
+
+@pytest.mark.parametrize("has_list", [False, True], ids=["folders", "datalist"])
+def test_predicted_slices_are_matched_by_their_numbers(labelled, tmp_path, has_list):
+    mask_slices(tmp_path / "pred/a", IMAGE_NUMBERS)
+    if has_list:
+        listed_slices(tmp_path, IMAGE_NUMBERS)
+    report = score_folders(tmp_path / "pred", tmp_path / "truth")
+    assert report.mean["dice"] == 1
+    assert report.rows[0][1]["n_ref"] == labelled.sum()
+
+
+def test_the_images_of_a_datalist_number_the_slices_of_a_prediction(labelled, tmp_path):
+    listed_slices(tmp_path, IMAGE_NUMBERS)
+    whole = mask_slices(tmp_path / "whole", IMAGE_NUMBERS)
+    save(tmp_path / "pred/a/a_seg.nii.gz", whole)
+    report = score_folders(tmp_path / "pred", tmp_path / "truth")
+    assert (report.mean["dice"], report.rows[0][1]["n_ref"]) == (1, labelled.sum())
+    # what is predicted on a slice that nobody labelled counts for nothing
+    save(tmp_path / "pred/a/a_seg.nii.gz", np.where([n in NUMBERS for n in IMAGE_NUMBERS], whole, 1))
+    assert score_folders(tmp_path / "pred", tmp_path / "truth").mean["dice"] == 1
+
+
+def test_an_offset_and_a_range_of_a_datalist_choose_the_slices(labelled, tmp_path):
+    images = [number - 1 for number in (*NUMBERS, 21)]
+    listed_slices(tmp_path, images, label_offset=1, labelled_range=[1, 9])
+    save(tmp_path / "pred/a/a_seg.nii.gz", np.concatenate([labelled, labelled[..., :1]], axis=-1))
+    report = score_folders(tmp_path / "pred", tmp_path / "truth")
+    assert (report.mean["dice"], report.cases[0]["shape"][2]) == (1, 3)  # 11, 15 and 18
+    assert report.rows[0][1]["n_ref"] == labelled[..., 1:].sum()
+
+
+def test_slices_whose_numbers_are_unknown_are_refused(labelled, tmp_path):
+    save(tmp_path / "pred/a/a_seg.nii.gz", np.zeros((*SHAPE[:2], 6), np.uint8))
+    with pytest.raises(InputError, match=r"expected 4 slices .* got 6; give a prepared folder as truth"):
+        score_folders(tmp_path / "pred", tmp_path / "truth")
+    listed_slices(tmp_path, (*IMAGE_NUMBERS, 20))
+    with pytest.raises(InputError, match="expected 7 slices as the image, or the 4 of .* got 6"):
+        score_folders(tmp_path / "pred", tmp_path / "truth")
+
+
+def test_a_labelled_slice_that_is_not_predicted_is_refused(labelled, tmp_path):
+    mask_slices(tmp_path / "pred/a", (10, 11, 15, 17))
+    with pytest.raises(InputError, match=r"expected slice 18, which .*labels labels, got 4 slices without it"):
+        score_folders(tmp_path / "pred", tmp_path / "truth")
+
+
+def test_tables_of_slices_are_matched_by_number_too(labelled, tmp_path):
+    listed_slices(tmp_path, IMAGE_NUMBERS)
+    whole = mask_slices(tmp_path / "whole", IMAGE_NUMBERS)
+    save(tmp_path / "pred/a/a_seg.nii.gz", whole)
+    scores = np.random.default_rng(0).random((1, len(IMAGE_NUMBERS)))
+    (tmp_path / "pred/a/a_detection.csv").write_bytes(detection_csv(np.repeat(scores, 3, axis=0)))
+    report = score_folders(tmp_path / "pred", tmp_path / "truth", preset="oct", surfaces=False)
+    assert report.mean["dice"] == 1
+
+
 # --- grids --------------------------------------------------------------------------------------------
 
 

@@ -43,9 +43,7 @@ PAIRS = {
     ],
     "closure": [partial(Lambdad, func=raised(exponent)) for exponent in (2, 3)],
     "partial function": [partial(Lambdad, func=partial(power, exponent=exponent)) for exponent in (2, 3)],
-    "transforms inside": [
-        partial(Compose, [ScaleIntensityRanged("image", 0, high)]) for high in (255, 127)
-    ],
+    "transforms inside": [partial(Compose, [ScaleIntensityRanged("image", 0, high)]) for high in (255, 127)],
 }
 
 

@@ -325,3 +325,18 @@ def test_centres_lie_in_known_slices_only() -> None:
 def test_tilted_planes_cannot_be_zoomed() -> None:
     with pytest.raises(ValueError, match="axis_zoom needs"):
         RandSliceStackd(axis_zoom=((1, 1),) * 3, tilt_probability=0.1, max_tilt_degrees=10)
+
+
+@pytest.mark.parametrize(("axis", "dim"), [(0, 3), (1, 2), (2, 2)])
+def test_a_mirrored_sample_swaps_left_and_right_but_not_up_and_down(axis: int, dim: int) -> None:
+    item = case()
+    cutter = RandSliceStackd(in_slices=3, out_slices=3, roi_size=(9, 11))
+    volume = item["image"].numpy()
+    plain = cutter.cut(volume, SliceDraw(axis, (11, 8, 14)), is_label=False)
+    mirrored = cutter.cut(volume, SliceDraw(axis, (11, 8, 14), is_mirrored=True), is_label=False)
+    assert torch.equal(mirrored, plain.flip(dim - 1))
+
+
+def test_the_share_of_mirrored_samples_is_what_was_asked() -> None:
+    cutter = RandSliceStackd(mirror_probability=0.3).set_random_state(0)
+    assert 0.24 < np.mean([cutter.randomize(SHAPE).is_mirrored for _ in range(1000)]) < 0.36

@@ -40,7 +40,9 @@ _MAX_DEPTH = 4
 _INFERENCE_KEYS = ("image", "case", "group", "spacing_mm", "field_of_view")
 
 
-def find_cases(dataset_dir: str | Path, *, spatial_dims: int = 3) -> list[CaseItem]:
+def find_cases(
+    dataset_dir: str | Path, *, spatial_dims: int = 3, datalist: str = DATALIST_NAME
+) -> list[CaseItem]:
     """Find what to predict, in natural order of the paths.
 
     Takes a prepared folder (its test section, or every case when it has none), a folder of volume files, a
@@ -52,13 +54,15 @@ def find_cases(dataset_dir: str | Path, *, spatial_dims: int = 3) -> list[CaseIt
         dataset_dir: folder or file.
         spatial_dims: with 3, the pictures of a folder are the slices of one volume, unless they are
             multi-page TIFFs; with 2, each picture is a case.
+        datalist: file name of the list of a prepared folder. A folder without the usual one is searched, one
+            without another that is named here is refused.
 
     Returns:
         Case items with an absolute `image`, a unique `case` (the stem; with equal stems, the path), and the
         `group`, `spacing_mm` and `field_of_view` of a prepared folder.
 
     Raises:
-        InputError: when nothing is there, or a folder links to one of its parents.
+        InputError: when nothing is there, a named list is missing, or a folder links to one of its parents.
         ValueError: when `spatial_dims` is neither 2 nor 3.
     """
     if spatial_dims not in (2, 3):
@@ -68,8 +72,8 @@ def find_cases(dataset_dir: str | Path, *, spatial_dims: int = 3) -> list[CaseIt
     place = Path(os.path.abspath(dataset_dir))
     if not place.is_dir():
         return [_single_file(place)]
-    if (place / DATALIST_NAME).is_file():
-        return _prepared(place)
+    if datalist != DATALIST_NAME or (place / datalist).is_file():
+        return _prepared(place, datalist)
     search = _Search(place, spatial_dims)
     search.run()
     if not search.found:
@@ -94,11 +98,13 @@ def _single_file(path: Path) -> CaseItem:
     return {"image": str(path), "case": name, "group": name}
 
 
-def _prepared(folder: Path) -> list[CaseItem]:
+def _prepared(folder: Path, datalist: str) -> list[CaseItem]:
     """One item for each image: the parts of one volume, and two labellings of it, are one case here."""
-    section: Literal["test", "all"] = "test" if read_datalist(folder / DATALIST_NAME).test else "all"
+    if not (folder / datalist).is_file():
+        refuse(folder, f"a {datalist}", "none", "check the name of the list")
+    section: Literal["test", "all"] = "test" if read_datalist(folder / datalist).test else "all"
     chosen: dict[str, CaseItem] = {}
-    for item in load_cases(folder, section, must_exist=()):
+    for item in load_cases(folder, section, datalist=datalist, must_exist=()):
         known = chosen.setdefault(item["image"], item)
         if "labelled_range" in known and "labelled_range" not in item:
             chosen[item["image"]] = item

@@ -161,11 +161,23 @@ def _find_datalist(dataset_dir: str | Path, datalist: str) -> Path:
     source = folder / datalist
     if source.is_file():
         return source
-    looks_raw = (folder / "labels").is_dir() or any(folder.glob("kidney_*")) or any(folder.glob("*/kidney_*"))
-    looks_raw = looks_raw or any(folder.glob("*/labels"))
-    name = "sennet" if looks_raw else "NAME"
-    command = f"volseg prepare {name} {shlex.quote(str(folder))}"
+    command = f"volseg prepare {_adapter_for(folder)} {shlex.quote(str(folder))}"
     refuse(folder, f"a {datalist}", "none", f"make one with `{command}`")
+
+
+def _adapter_for(folder: Path) -> str:
+    """Name of the adapter whose layout a raw folder has by its looks, else NAME."""
+    for name, patterns in _LAYOUTS.items():
+        if any(any(folder.glob(pattern)) for pattern in patterns):
+            return name
+    places = [*folder.glob("*/images"), *folder.glob("*/*/images")]
+    are_subjects = any(any((place.parent / "labels").glob("*.png")) for place in places)
+    return "duke-dme" if are_subjects or _is_subject(folder) else "NAME"
+
+
+def _is_subject(folder: Path) -> bool:
+    # pictures of the cases of a 2D set lie in images/ and labels/ too: only the name tells
+    return folder.name.lower().startswith("subject") and any(folder.glob("labels/*.png"))
 
 
 def _absolute(item: CaseItem, root: Path) -> CaseItem:
@@ -301,6 +313,10 @@ def _is_sha256(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
+_LAYOUTS = {
+    "oct-edema": ("original_images", "*/original_images"),
+    "sennet": ("kidney_*", "*/kidney_*", "labels/*.tif*", "*/labels/*.tif*"),
+}
 _Rule = tuple[str, Callable[[Any], bool]]
 _LIST_KEYS: dict[str, _Rule] = {
     "format": ("text", _is_text),

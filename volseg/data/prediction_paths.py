@@ -18,13 +18,13 @@ COMPANIONS: Mapping[str, str] = {
     "slicer": "_seg.ctbl",
     "preview": "_preview.gif",
     "sheet": "_sheet.png",
-    "detection": "_detection.csv",
 }
-"""Endings of the files beside a prediction that help to look at it, or that tell of its slices."""
+"""Endings of the files beside a prediction that only help to look at it."""
 
 _ENDINGS: Mapping[str, str] = {
     **{kind: f"_{kind}.nii.gz" for kind in ("seg", "prob", "disagreement")},
     "png": "_seg.png",
+    "detection": "_detection.csv",
     **COMPANIONS,
 }
 

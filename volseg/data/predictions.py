@@ -146,6 +146,7 @@ class PredictionFolder:
         disagreement: torch.Tensor | npt.NDArray[Any] | None = None,
         non_finite_voxels: int = 0,
         rows_first: bool = False,
+        detection: bytes | None = None,
         companions: Mapping[str, bytes] | None = None,
         warnings: Sequence[str] = (),
     ) -> dict[str, Path]:
@@ -160,13 +161,15 @@ class PredictionFolder:
             disagreement: likewise.
             non_finite_voxels: how many of the image were NaN or infinite; told in the summary.
             rows_first: the maps are a picture's; a MetaTensor `pred` with the affine of one says so itself.
-            companions: contents of files beside the result, by the kinds of `COMPANIONS`; one that the disk
-                refuses is left out with a warning.
+            detection: contents of the table of slices, see `volseg.data.detection_table`; a result as `pred`
+                is, so that a disk that refuses it costs the case.
+            companions: contents of files to look at, by the kinds of `COMPANIONS`; one that the disk refuses
+                is left out with a warning.
             warnings: told in the summary.
 
         Returns:
-            Paths under "seg", where they apply "png" (pictures), "prob" and "disagreement", and the
-            companions.
+            Paths under "seg", where they apply "png" (pictures), "prob", "disagreement" and "detection",
+            and the companions.
 
         Raises:
             ValueError: when an array does not have the image's size, `pred` is no label map, or there are
@@ -189,7 +192,8 @@ class PredictionFolder:
         if white > 1 and labels.max() > 1:
             got = f"label {labels.max()} where classes is {self.classes}"
             raise ValueError(f"pred must hold 0 and 1, got {got}; tell PredictionFolder the classes")
-        paths, lost = self._write_files(case, maps, geometry, white, companions or {})
+        contents = {**({} if detection is None else {"detection": detection}), **(companions or {})}
+        paths, lost = self._write_files(case, maps, geometry, white, contents)
         told = [*warnings_about(labels, geometry, non_finite_voxels), *warnings, *lost]
         self._settle(case, paths, {"voxels": count_labels(labels), "warnings": told})
         return paths
@@ -287,7 +291,7 @@ class PredictionFolder:
         maps: Mapping[str, npt.NDArray[Any]],
         geometry: Geometry,
         white: int,
-        companions: Mapping[str, bytes],
+        contents: Mapping[str, bytes],
     ) -> tuple[dict[str, Path], list[str]]:
         found = self._paths.existing(case)  # again: since `pending`, a result may have been corrected by hand
         if not self.overwrite:
@@ -301,18 +305,20 @@ class PredictionFolder:
             paths["png"] = self._paths.path(case, "png")
             grey = maps["seg"][0, :, :, 0] * maps["seg"].dtype.type(white)
             write_label_picture(paths["png"], grey, self._announce(case, paths["png"]))
-        for kind, content in companions.items():
+        for kind, content in contents.items():
             path = self._paths.path(case, kind)
             try:
-                self._write_companion(case, path, content, replaces=self._paths.relative(path) in found)
+                self._write_content(case, path, content, replaces=self._paths.relative(path) in found)
                 paths[kind] = path
             except OSError as error:
+                if kind not in COMPANIONS:
+                    raise
                 lost.append(f"{path.name} was not written: {root_cause(error)}")
         for path in self._paths.others(case, paths):
             path.unlink(missing_ok=True)  # of the run that is being replaced
         return paths, lost
 
-    def _write_companion(self, case: str, path: Path, content: bytes, *, replaces: bool) -> None:
+    def _write_content(self, case: str, path: Path, content: bytes, *, replaces: bool) -> None:
         def write(temporary: Path) -> None:
             temporary.write_bytes(content)
 

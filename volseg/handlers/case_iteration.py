@@ -75,15 +75,17 @@ class CaseIteration:
         warnings: list[str] = []
         if self.companions is not None and not is_picture:
             files, warnings = self.companions(result.get("image"), pred, geometry.spacing_mm)
+        table = None
         if result.get("detection") is not None:
             names = None if self.companions is None else list(self.companions.names.values())
-            files["detection"] = detection_csv(result["detection"], names)
+            table = detection_csv(result["detection"], names)
         self.predictions.save(
             case,
             pred,
             geometry,
             non_finite_voxels=bad,
             rows_first=is_picture,
+            detection=table,
             companions=files,
             warnings=warnings,
             **extras,

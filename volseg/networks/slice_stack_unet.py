@@ -1,5 +1,7 @@
 """The default 2.5D network: a plain U-Net whose channels are neighbouring slices."""
 
+# TorchScript reads comments that begin with "type:", so what mypy cannot know is said here.
+# mypy: disable-error-code="attr-defined"
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 
 from volseg.networks.blocks import (
     ConvBlock,
+    DetectionHead,
     NormName,
     Upsample,
     UpsampleName,
@@ -34,11 +37,13 @@ class SliceStackUNet(nn.Module):
         out_channels: K, classes of one slice.
         out_slices: M, 1 (the middle slice) or S.
         features: width of each level, from the full size down; one level fewer than widths are halvings.
+        detection_classes: classes of the detection head on the deepest features; 0 is no such head.
         norm: "batch", "instance" or "group".
         residual: residual blocks.
         scse: spatial and channel excitation after each block.
         upsample: "transposed" (2x2, fast), "transposed4" (4x4) or "bilinear".
-        dropout: share of whole channels dropped inside each block in training.
+        dropout: share of whole channels dropped inside each block in training, and of features before the
+            detection head.
         seed: of the initial weights; None draws from the global generator.
 
     Raises:
@@ -60,6 +65,7 @@ class SliceStackUNet(nn.Module):
         out_slices: int = 1,
         *,
         features: Sequence[int] = (32, 64, 128, 256),
+        detection_classes: int = 0,
         norm: NormName = "batch",
         residual: bool = False,
         scse: bool = False,
@@ -82,18 +88,49 @@ class SliceStackUNet(nn.Module):
             self.up = nn.ModuleList(Upsample(deep, shallow, upsample) for deep, shallow in upward)
             self.merge = nn.ModuleList(block(2 * shallow, shallow) for _, shallow in upward)
             self.head = nn.Conv2d(widths[0], out_channels * out_slices, 1)
+            self.detection = (
+                DetectionHead(widths[-1], detection_classes, dropout) if detection_classes else None
+            )
 
-    def forward(self, stack: torch.Tensor) -> torch.Tensor:
-        """(B, C*S, H, W) in, (B, K*M, H, W) logits out; any H and W."""
+    def forward(self, stack: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """(B, C*S, H, W) in, (B, K*M, H, W) logits out in eval mode and when scripted; any H and W.
+
+        In training with a detection head a mapping: "logits", and "detection" (B, classes) logits.
+        """
         height, width = stack.shape[-2], stack.shape[-1]
-        features = pad_to_multiple(stack, self.multiple)
-        skips: list[torch.Tensor] = []
-        for level, block in enumerate(self.down):
-            features = block(F.max_pool2d(features, 2) if level > 0 else features)
-            skips.append(features)
-        skips.pop()  # the deepest one is `features` itself
+        skips = self._encode(stack)
+        deepest = skips.pop()
+        features = deepest
         for up, merge in zip(self.up, self.merge):  # noqa: B905 - TorchScript has no strict
             features = up(features)
             features = torch.cat([skips.pop(), features], dim=1)  # popped: a used skip is freed at once
             features = merge(features)
-        return unpad(self.head(features), height, width)
+        logits = unpad(self.head(features), height, width)
+        # TorchScript leaves a branch out only for this condition alone.
+        if not torch.jit.is_scripting():  # noqa: SIM102
+            if self.training and self.detection is not None:
+                return {"logits": logits, "detection": self.detection(deepest)}
+        return logits
+
+    @torch.jit.export
+    def detect(self, stack: torch.Tensor) -> torch.Tensor:
+        """(B, C*S, H, W) in, (B, detection_classes) logits out; only the encoder is computed.
+
+        Raises:
+            ValueError: when the network has no detection head.
+        """
+        if self.detection is None:
+            raise ValueError(
+                "the network has no detection head; build it with detection_classes of at least 1"
+            )
+        else:  # TorchScript narrows the type only in a branch of its own
+            return self.detection(self._encode(stack)[-1])
+
+    def _encode(self, stack: torch.Tensor) -> list[torch.Tensor]:
+        """Features of each level, the deepest last."""
+        features = pad_to_multiple(stack, self.multiple)
+        levels: list[torch.Tensor] = []
+        for level, block in enumerate(self.down):
+            features = block(F.max_pool2d(features, 2) if level > 0 else features)
+            levels.append(features)
+        return levels

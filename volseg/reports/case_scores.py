@@ -38,7 +38,7 @@ def score_classes(
         truth: likewise, of the same shape.
         grid: where they lie.
         tolerance_mm: of the surface Dice.
-        surfaces: measure surface Dice and distances, of volumes.
+        surfaces: measure surface Dice and distances, of volumes whose slices are neighbours.
     """
     classes, matrix = _confusion(pred, truth)
     rows = {}
@@ -46,7 +46,7 @@ def score_classes(
         hit = int(matrix[place, place])
         of_truth, of_pred = int(matrix[place].sum()), int(matrix[:, place].sum())
         row = _row(hit, of_pred - hit, of_truth - hit, int(matrix.sum()), grid)
-        if surfaces and grid.is_volume:
+        if surfaces and grid.has_surfaces:
             row |= _surface_scores(pred == index, truth == index, grid.spacing_mm, tolerance_mm)
         rows[index] = row
     return rows

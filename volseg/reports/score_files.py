@@ -45,6 +45,8 @@ class MaskPair:
         spacing_mm: edge lengths that a datalist states, or None.
         labelled_range: first and end slice of the image that the truth labels, or None.
         label_rule: how the truth's values or colours become classes as a datalist states it, or None.
+        image: as a datalist states it, or None; the names of its slices tell their numbers.
+        label_offset: what the number of a slice of the truth is above that of its image.
     """
 
     case: str
@@ -56,6 +58,8 @@ class MaskPair:
     spacing_mm: tuple[float, ...] | None = None
     labelled_range: tuple[int, int] | None = None
     label_rule: str | Mapping[str, int] | None = None
+    image: Path | None = None
+    label_offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -330,7 +334,8 @@ def _stated(item: Mapping[str, Any]) -> dict[str, Any]:
     stated = {key: tuple(item[key]) for key in ("spacing_mm", "labelled_range") if item.get(key) is not None}
     if len(stated.get("spacing_mm", ())) == 2:  # of a picture, which is one slice here
         stated["spacing_mm"] += (1.0,)
-    return stated if item.get("label_rule") is None else {**stated, "label_rule": item["label_rule"]}
+    stated |= {key: item[key] for key in ("label_rule", "label_offset") if item.get(key) is not None}
+    return {**stated, "image": Path(item["image"])} if "image" in item else stated
 
 
 def _few(names: Collection[str]) -> str:

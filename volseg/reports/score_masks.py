@@ -14,8 +14,10 @@ import numpy.typing as npt
 from volseg.checks import refuse
 from volseg.data import picture_geometry, read_header, read_picture, read_volume
 from volseg.data.raster import RASTER_SUFFIXES
+from volseg.data.volume_reader import read_numbered_header
 from volseg.geometry import Geometry
 from volseg.reports.score_files import MaskPair
+from volseg.reports.score_slices import ScoredSlices, scored_slices
 from volseg.transforms.label_rules import classes_by_rule, is_by_colour
 
 __all__ = ["CaseGrid", "LabelRule", "grid_of", "read_on_grid", "read_truth", "slabs_of"]
@@ -112,17 +114,36 @@ class CaseGrid:
         spacing_mm: edge lengths of a voxel; 1 mm where nothing states them.
         spacing_is_known: whether a file, a list or the caller states the spacing.
         labelled_range: slices that are scored, or None for all.
+        slices: slices that are scored by their numbers, or None where no numbers tell.
     """
 
     geometry: Geometry
     spacing_mm: tuple[float, ...]
     spacing_is_known: bool
     labelled_range: tuple[int, int] | None = None
+    slices: ScoredSlices | None = None
 
     @property
     def is_volume(self) -> bool:
         """Whether the case has more than one slice."""
         return self.geometry.shape[2] > 1
+
+    @property
+    def has_surfaces(self) -> bool:
+        """Whether its slices are neighbours, so that surfaces run from one to the next."""
+        return self.is_volume and (self.slices is None or self.slices.are_neighbours)
+
+    def chosen(self, path: Path, depth: int, truth: Path) -> slice | list[int] | None:
+        """Slices of a volume of the case that are scored, or None for all.
+
+        Raises:
+            InputError: when they cannot be told, or are not in it.
+        """
+        if self.slices is not None:
+            return self.slices.places_in(path, depth, truth)
+        if self.labelled_range is None or depth <= self.geometry.shape[2]:
+            return None
+        return slice(*self.labelled_range)
 
 
 def grid_of(pair: MaskPair, spacing_mm: tuple[float, ...] | None) -> CaseGrid:
@@ -136,20 +157,27 @@ def grid_of(pair: MaskPair, spacing_mm: tuple[float, ...] | None) -> CaseGrid:
         InputError: naming the file that describes another grid.
     """
     has_colours = pair.label_rule is not None and is_by_colour(pair.label_rule)
-    geometry = picture_geometry(pair.truth) if has_colours else read_header(pair.truth)
-    stated = geometry if geometry.spacing_is_known else read_header(pair.pred)
+    numbers = None
+    if has_colours:
+        geometry = picture_geometry(pair.truth)
+    else:
+        geometry, numbers = read_numbered_header(pair.truth, gaps="keep")
+    stated = geometry if geometry.spacing_is_known else read_header(pair.pred, gaps="keep")
     edges = spacing_mm or (None if geometry.spacing_is_known else pair.spacing_mm)
     if spacing_mm is not None and geometry.spacing_is_known:
         _check_spacing(pair.truth, geometry.spacing_mm, spacing_mm)
     known = edges is not None or stated.spacing_is_known
     if edges is None:
         edges = stated.spacing_mm if stated.spacing_is_known else (1.0, 1.0, 1.0)
-    if pair.labelled_range is not None:
+    slices, labelled_range = scored_slices(pair, numbers), pair.labelled_range
+    if slices is not None:
+        geometry, labelled_range = replace(geometry, shape=(*geometry.shape[:2], len(slices.places))), None
+    elif labelled_range is not None:
         geometry = _labelled_geometry(geometry, pair)
-    grid = CaseGrid(geometry, tuple(edges), known, pair.labelled_range)
+    grid = CaseGrid(geometry, tuple(edges), known, labelled_range, slices)
     for path in (pair.pred, pair.other, pair.view):
         if path is not None:
-            _fit(path, read_header(path), grid, pair.truth)
+            _fit(path, read_header(path, gaps="keep"), grid, pair.truth)
     return grid
 
 
@@ -164,7 +192,9 @@ def read_truth(pair: MaskPair, rule: LabelRule, grid: CaseGrid) -> _Array:
     if pair.label_rule is not None and is_by_colour(pair.label_rule):
         colours = np.moveaxis(read_picture(pair.truth, "rgb"), -1, 0)
         return classes_by_rule(colours, pair.label_rule, str(pair.truth))[0].T[..., None]
-    array, _ = read_volume(pair.truth)
+    array, _ = read_volume(pair.truth, gaps="keep")
+    if grid.slices is not None and array.shape[2] != len(grid.slices.places):
+        array = array[..., list(grid.slices.places)]
     if grid.labelled_range is not None and array.shape != grid.geometry.shape:
         array = array[..., slice(*grid.labelled_range)]
     if array.shape != grid.geometry.shape:
@@ -188,13 +218,13 @@ def read_on_grid(path: Path, grid: CaseGrid, truth: Path) -> tuple[_Array, str]:
     Raises:
         InputError: when it describes another grid.
     """
-    array, geometry = read_volume(path)
-    order, flips, is_longer = _fit(path, geometry, grid, truth)
+    array, geometry = read_volume(path, gaps="keep")
+    order, flips, chosen = _fit(path, geometry, grid, truth)
     array = array.transpose(order)
     if flips:
         array = np.flip(array, flips).copy(order="K")  # torch takes no negative strides
-    if is_longer and grid.labelled_range is not None:
-        array = array[..., slice(*grid.labelled_range)]
+    if chosen is not None:
+        array = array[..., chosen]
     is_same = order == (0, 1, 2) and not flips
     return array, "" if is_same else f"turned to the truth's axes {order}, flipped {flips}"
 
@@ -264,8 +294,8 @@ def _shifted(affine: npt.NDArray[np.float64], slices: int) -> npt.NDArray[np.flo
 
 def _fit(
     path: Path, geometry: Geometry, grid: CaseGrid, truth: Path
-) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-    """Say how a volume is brought onto a grid: order of axes, axes to flip then, cut to the labelled range.
+) -> tuple[tuple[int, ...], tuple[int, ...], slice | list[int] | None]:
+    """Say how a volume is brought onto a grid: order of axes, axes to flip then, slices to take then.
 
     Raises:
         InputError: when it cannot be.
@@ -281,15 +311,22 @@ def _fit(
     for axis in flips:
         affine[:3, 3] += (shape[axis] - 1) * affine[:3, axis]
         affine[:3, axis] *= -1
-    is_longer = grid.labelled_range is not None and shape[2] > grid.geometry.shape[2]
-    if is_longer and grid.labelled_range is not None:
-        first, end = grid.labelled_range
-        shape, affine = (*shape[:2], min(end, shape[2]) - first), _shifted(affine, first)
+    target, chosen = grid.geometry, None
+    if shape[:2] == target.shape[:2]:
+        chosen = grid.chosen(path, shape[2], truth)
+    if isinstance(chosen, slice):
+        shape, affine = (
+            (*shape[:2], min(chosen.stop, shape[2]) - chosen.start),
+            _shifted(affine, chosen.start),
+        )
+    elif chosen is not None:
+        # scattered slices are no grid: only their planes and the step to the next slice can be compared
+        shape, target = target.shape, replace(target, shape=(*target.shape[:2], min(2, target.shape[2])))
     if shape != grid.geometry.shape:
         _refuse_shape(path, shape, truth, grid.geometry.shape)
     if known:
-        _check_place(path, affine, truth, grid.geometry)
-    return order, flips, is_longer
+        _check_place(path, affine, truth, target)
+    return order, flips, chosen
 
 
 def _turn_between(

@@ -223,8 +223,8 @@ class _Run:
         if note:
             refuse(path, "slices in the order of the truth", f"a prediction that is {note}", remedy)
         table = read_detection(path)
-        if len(table) != slices and grid.labelled_range is not None:
-            table = table[slice(*grid.labelled_range)]
+        chosen = grid.chosen(pair.pred, len(table), pair.truth)
+        table = table if chosen is None else table[chosen]
         if len(table) != slices:
             refuse(path, f"{slices} slices", len(table), remedy)
         return table
@@ -258,7 +258,7 @@ class _Run:
             got = f"class {int(truth.max())}"
             refuse(pair.truth, "a mask of one class, to sweep thresholds", got, "leave the sweep out")
         self.curves.setdefault("dice", []).append(score_thresholds(probability, truth, THRESHOLDS))
-        if self.options.surfaces and grid.is_volume:
+        if self.options.surfaces and grid.has_surfaces:
             is_sennet = self.options.preset == "sennet"
             curve = compute_surface_dice_sweep(
                 probability,

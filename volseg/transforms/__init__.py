@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from volseg.transforms.contrast import ChooseChanneld, LimitContrastd
 from volseg.transforms.decide import DecideLabelsd
+from volseg.transforms.definition import definition_of
 from volseg.transforms.field_of_view import FieldOfViewd
 from volseg.transforms.foreground import ForegroundIndicesd
 from volseg.transforms.intensity import IntensityStatisticsd, NormalizeByStatisticsd
@@ -36,6 +37,7 @@ __all__ = [
     "RandSliceStackd",
     "RestoreShaped",
     "SpreadSlicesd",
+    "definition_of",
     "stack_slices",
     "unstack_slices",
 ]

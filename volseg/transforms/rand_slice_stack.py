@@ -33,6 +33,7 @@ class SliceDraw:
         scale: voxels of the volume per pixel of the sample.
         tilt: angle in radians between the plane's normal and the axis; 0 is a straight slice.
         direction: angle in radians, within the slice, of the line that the plane is turned about.
+        is_mirrored: whether left and right change places.
     """
 
     axis: int
@@ -40,6 +41,7 @@ class SliceDraw:
     scale: float = 1.0
     tilt: float = 0.0
     direction: float = 0.0
+    is_mirrored: bool = False
 
 
 class RandSliceStackd(Randomizable, MapTransform):
@@ -66,6 +68,8 @@ class RandSliceStackd(Randomizable, MapTransform):
         tilt_probability: share of samples from tilted planes.
         scale_range: voxels per pixel, drawn log-uniformly: a window of `roi_size * scale` is resized to
             `roi_size`.
+        mirror_probability: share of samples in which left and right change places, never up and down, which
+            the volume has along its axis 1: x is reversed, or z in planes across x.
         axis_zoom: for each of `axes`, pixels per voxel (h, w) of its planes, as in `TriAxisInferer`; straight
             slices in a `roi_size` only.
         allow_missing_keys: skip a key that the item lacks.
@@ -89,6 +93,7 @@ class RandSliceStackd(Randomizable, MapTransform):
         max_tilt_degrees: float = 0.0,
         tilt_probability: float = 0.0,
         scale_range: Sequence[float] = (1.0, 1.0),
+        mirror_probability: float = 0.0,
         axis_zoom: Sequence[Sequence[float]] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
@@ -104,6 +109,7 @@ class RandSliceStackd(Randomizable, MapTransform):
         self.max_tilt = math.radians(_checked_tilt(max_tilt_degrees))
         self.tilt_probability = check_fraction("tilt_probability", tilt_probability)
         self.scale_range = _checked_scale(scale_range)
+        self.mirror_probability = check_fraction("mirror_probability", mirror_probability)
         self.zooms = dict(zip(self.axes, check_axis_zoom(axis_zoom, len(self.axes)), strict=True))
         if axis_zoom is not None and (self.roi_size is None or self.tilt_probability > 0):
             raise ValueError(
@@ -135,7 +141,8 @@ class RandSliceStackd(Randomizable, MapTransform):
         is_tilted = self.R.rand() < self.tilt_probability
         tilt = float(self.R.uniform(-self.max_tilt, self.max_tilt)) if is_tilted else 0.0
         direction = float(self.R.uniform(0, np.pi)) if is_tilted else 0.0
-        return SliceDraw(axis, (centre[0], centre[1], centre[2]), scale, tilt, direction)
+        is_mirrored = self.mirror_probability > 0 and self.R.rand() < self.mirror_probability
+        return SliceDraw(axis, (centre[0], centre[1], centre[2]), scale, tilt, direction, is_mirrored)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with its volumes (C, D0, D1, D2) replaced by one sample.
@@ -171,9 +178,10 @@ class RandSliceStackd(Randomizable, MapTransform):
             (C*S, h, w) float32 of an image, (C*out_slices, h, w) uint8 of a label.
         """
         slices = self.out_slices if is_label else self.in_slices
-        if draw.tilt and self.roi_size is not None:
-            return self._cut_tilted(volume, draw, slices, is_label)
-        return self._cut_straight(volume, draw, slices, is_label)
+        is_tilted = bool(draw.tilt) and self.roi_size is not None
+        cut_plane = self._cut_tilted if is_tilted else self._cut_straight
+        sample = cut_plane(volume, draw, slices, is_label)
+        return sample.flip(-1 if draw.axis == 0 else -2) if draw.is_mirrored else sample
 
     def _cut_straight(self, volume: Array, draw: SliceDraw, slices: int, is_label: bool) -> torch.Tensor:
         moved = np.moveaxis(volume, draw.axis + 1, 1)

@@ -65,6 +65,43 @@ def test_the_same_picture_with_another_mask_is_a_contradiction(data_set):
     assert not findings.is_clean
 
 
+def volume_of(folder, numbers, part, seed=0):
+    place = folder / part
+    place.mkdir()
+    for number in numbers:
+        pixels = photograph(seed + number) if part == "images" else disc(number)
+        Image.fromarray(pixels).save(place / f"{number:03}.png")
+    return str(place)
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "labelled"),
+    [
+        ((10, 15, 18), {}, (0, 1, 2)),
+        ((15,), {}, (1,)),
+        ((11, 16, 19), {"label_offset": 1, "labelled_range": [2, 9]}, (1, 2)),
+    ],
+    ids=["all", "one", "offset and range"],
+)
+def test_slices_that_are_there_are_audited_with_the_labels_of_their_numbers(tmp_path, labels, more, labelled):
+    item = {"case": "a", "group": "a", "image": volume_of(tmp_path, (10, 15, 18), "images")}
+    item |= {"label": volume_of(tmp_path, labels, "labels"), **more}
+    with FrameStore([item]) as store:
+        assert (store.faults, [frame.name for frame in store.frames]) == ([], ["a[0]", "a[1]", "a[2]"])
+        assert tuple(k for k, frame in enumerate(store.frames) if frame.has_mask) == labelled
+        for k in labelled:
+            number = (10, 15, 18)[k] + more.get("label_offset", 0)
+            assert np.array_equal(store.pixels(k), photograph((10, 15, 18)[k]))
+            assert np.array_equal(store.mask(k), disc(number) > 0)
+
+
+def test_a_label_of_a_slice_that_is_not_there_is_a_fault(tmp_path):
+    item = {"case": "a", "group": "a", "image": volume_of(tmp_path, (10, 15), "images")}
+    other = {"case": "b", "group": "b", "image": item["image"]}
+    with FrameStore([{**item, "label": volume_of(tmp_path, (11,), "labels")}, other]) as store:
+        assert "expected an image slice 11" in store.faults[0]
+
+
 def test_equal_masks_do_not_contradict(data_set):
     data_set.add("a", photograph(0), disc(20))
     data_set.add("b", photograph(0), disc(20))

@@ -23,13 +23,15 @@ from volseg.data.audit.similarity import Descriptor, describe_picture
 from volseg.data.datalist import CaseItem
 from volseg.data.picture_reader import read_picture
 from volseg.data.raster import RASTER_SUFFIXES
-from volseg.data.volume_reader import read_volume
+from volseg.data.slice_numbers import has_gaps, labelled_numbers
+from volseg.data.volume_reader import VolumeReader
 
 __all__ = ["Frame", "FrameStore", "brightness", "is_measurable", "read_grey"]
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _Pixels = npt.NDArray[Any]
 _Key = tuple[tuple[int, ...], str]
+_Numbers = tuple[list[int] | None, list[int] | None]
 
 
 @dataclass(frozen=True)
@@ -220,16 +222,44 @@ def _frames_of(
             _check_size(item["label"], mask.shape, pixels.shape[:2])
         yield None, pixels, mask
         return
-    voxels, _ = read_volume(item["image"], max_bytes=max_bytes)
-    labels, first, end = None, 0, voxels.shape[2]
+    voxels, numbers = _read_slices(item["image"], max_bytes)
+    labels, places = None, {}
     if "label" in item:
-        first, end = item.get("labelled_range", (0, voxels.shape[2]))
-        labels = classes_of(read_volume(item["label"], max_bytes=max_bytes)[0], rule, item["label"])
-        _check_size(item["label"], labels.shape, (*voxels.shape[:2], end - first))
+        stored, label_numbers = _read_slices(item["label"], max_bytes)
+        labels = classes_of(stored, rule, item["label"])
+        places = _label_places(item, labels.shape, voxels.shape, (numbers, label_numbers))
     for k in range(voxels.shape[2]):
-        is_labelled = labels is not None and first <= k < end
         # as a viewer shows it: rows down, columns to the right
-        yield k, voxels[:, :, k].T, labels[:, :, k - first].T if labels is not None and is_labelled else None
+        yield k, voxels[:, :, k].T, labels[:, :, places[k]].T if labels is not None and k in places else None
+
+
+def _read_slices(path: str, max_bytes: int | None) -> tuple[_Pixels, list[int] | None]:
+    """Read the slices that are there, and their numbers where they have some."""
+    reader = VolumeReader(max_bytes=max_bytes, gaps="keep")
+    voxels, meta = reader.get_data(reader.read(path))
+    return voxels, meta.get("slice_numbers")
+
+
+def _label_places(
+    item: CaseItem, got: tuple[int, ...], shape: tuple[int, ...], numbers: _Numbers
+) -> dict[int, int]:
+    """Place in the label for each slice of the image that has one, by number where slices are missing."""
+    of_image, of_label = numbers
+    first, end = item.get("labelled_range", (0, shape[2]))
+    if of_image is None or of_label is None or (got[2] == end - first and not has_gaps(of_image)):
+        _check_size(item["label"], got, (*shape[:2], end - first))
+        return {place: place - first for place in range(first, end)}
+    _check_size(item["label"], got, (*shape[:2], got[2]))
+    found = labelled_numbers(
+        of_label,
+        offset=item.get("label_offset", 0),
+        labelled_range=item.get("labelled_range"),
+        first_number=of_image[0],
+    )
+    stranger = next((number for number in found if number not in of_image), None)
+    if stranger is not None:
+        refuse(item["label"], f"an image slice {stranger}", "none", "add the image or remove the label")
+    return {of_image.index(number): place for number, place in found.items()}
 
 
 def _is_volume(path: str) -> bool:

@@ -44,6 +44,8 @@ def place_lesions(rng: np.random.Generator, field: OctField, look: OctSettings) 
     edema, srf, ped = (np.zeros(shape, dtype=np.float32) for _ in range(3))
     probabilities = (look.edema_probability, look.srf_probability, look.ped_probability)
     has_edema, has_srf, has_ped = rng.random(3) < probabilities
+    # Fluid below the retina seldom comes without an edema around it.
+    is_around_srf = rng.random() < 0.9 and look.edema_probability > 0
     if has_edema:
         edema = _area(*_radius(rng, field, look, (0.8, 2.4)))
         if rng.random() < 0.25:
@@ -53,8 +55,7 @@ def place_lesions(rng: np.random.Generator, field: OctField, look: OctSettings) 
             radius, width_mm = _radius(rng, field, look, (0.6, 2.0) if number == 0 else (0.3, 0.7))
             height_um = width_mm * _log_uniform(rng, *_SRF_UM_PER_MM)
             srf = np.maximum(srf, height_um * _dome(rng, radius, steep=0.9))
-            # Fluid below the retina seldom comes without an edema around it.
-            if has_edema and rng.random() < 0.85:
+            if is_around_srf:
                 edema = np.maximum(edema, _area(radius / rng.uniform(1.05, 1.6), width_mm))
     if has_ped:
         for _ in range(1 + rng.poisson(0.8)):

@@ -27,7 +27,8 @@ class OctSettings:
 
     Attributes:
         field_mm: extent (x, y, z) of the volume.
-        edema_probability: of a retinal edema area (class 1) in a volume.
+        edema_probability: of a retinal edema area (class 1) in a volume; unless 0, subretinal fluid mostly
+            brings one along.
         srf_probability: of subretinal fluid (class 2).
         ped_probability: of pigment epithelial detachments (class 3).
         floor: depth of Bruch's membrane in the middle, as a fraction of the field.
@@ -185,7 +186,7 @@ def _draw_shape(rng: np.random.Generator) -> dict[str, object]:
         "fovea": (float(np.clip(rng.normal(0.5, 0.12), -0.2, 1.2)), float(rng.normal(0.5, 0.08))),
         "pit": rng.uniform(0.6, 0.95),
         "fibre_slope": rng.uniform(-1.2, 1.2),
-        "edema_um": _log_uniform(rng, 90.0, 380.0),
+        "edema_um": _log_uniform(rng, 50.0, 380.0),
         "cysts_per_mm2": _often(rng, 0.85, _log_uniform(rng, 3.0, 35.0)),
         "cyst_level": rng.uniform(0.02, 0.15),
     }
