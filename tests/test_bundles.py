@@ -306,3 +306,14 @@ def test_every_reference_of_a_baked_config_resolves_to_something(name, workflow)
     for identifier, item in parser.ref_resolver.items.items():
         for reference in parser.ref_resolver.find_refs_in_config(config=item.get_config(), id=identifier):
             assert reference in parser.ref_resolver.items, f"{identifier} refers to @{reference}"
+
+
+def test_a_changed_argument_of_an_enhancement_makes_another_key_of_resuming():
+    config = ConfigParser.load_config_file(str(ROOT / "fundus_vessels" / "configs" / "inference.json"))
+    keys = []
+    for limit in (0.01, 0.02, 0.02):
+        contrast = {"_target_": "volseg.transforms.LimitContrastd", "keys": "image", "clip_limit": limit}
+        parser = ConfigParser({**config, "enhance": [contrast]})
+        stated = parser.get_parsed_content("predictions::settings::enhance")
+        keys.append(json.dumps(stated, sort_keys=True))
+    assert keys[0] != keys[1] == keys[2]

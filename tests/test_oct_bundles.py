@@ -1,7 +1,6 @@
 """The bundles for OCT volumes as their users run them, on small phantoms in the layouts of the real data."""
 
 import csv
-import json
 import os
 import shutil
 import subprocess
@@ -39,7 +38,7 @@ TRAINING = {
     "batch_size": 4,
     "val_interval": 1,
     "train::roi_size": [32, 32],
-    "spacing_mm": None,
+    "spacing_mm": "$None",
 }
 
 
@@ -94,7 +93,7 @@ def trained(bundle, scans, tmp_path_factory):
 
 
 def weights_of(trained):
-    return {"ckpt_dir": str(trained / "models"), "spacing_mm": None}
+    return {"ckpt_dir": str(trained / "models"), "spacing_mm": "$None"}
 
 
 def test_training_leaves_weights_and_shows_the_lesions(bundle, trained):
@@ -125,9 +124,7 @@ def test_inference_writes_the_grid_of_the_scans_with_detection_and_companions(
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     values = {"dataset_dir": str(scans[1]), "output_dir": str(tmp_path / "out"), "tta": "none"}
     values |= {**weights_of(trained), **SMALL[bundle]}
-    options = [
-        f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()
-    ]
+    options = [f"--{name}={value}" for name, value in values.items()]
     config = BUNDLES / bundle / "configs" / "inference.json"
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), *options]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -157,8 +154,13 @@ def test_the_grid_is_that_of_simpleitk_s_series_reader(tmp_path):
         **SMALL["oct_edema"],
     ).parser.get_parsed_content("network_def")
     torch.save(network.state_dict(), tmp_path / "model.pt")
-    values = {"dataset_dir": str(images), "output_dir": str(tmp_path / "out"), "spacing_mm": None}
-    values |= {"checkpoint": str(tmp_path / "model.pt"), "axes": [2], "axis_zoom": None, "axis_weights": None}
+    values = {"dataset_dir": str(images), "output_dir": str(tmp_path / "out"), "spacing_mm": "$None"}
+    values |= {
+        "checkpoint": str(tmp_path / "model.pt"),
+        "axes": [2],
+        "axis_zoom": "$None",
+        "axis_weights": "$None",
+    }
     run("oct_edema", "inference", **values, tta="none", **SMALL["oct_edema"])
     (case,) = (path for path in images.iterdir() if path.is_dir())
     reader = sitk.ImageSeriesReader()

@@ -397,13 +397,13 @@ def test_slices_whose_numbers_are_unknown_are_refused(labelled, tmp_path):
     with pytest.raises(InputError, match=r"expected 4 slices .* got 6; give a prepared folder as truth"):
         score_folders(tmp_path / "pred", tmp_path / "truth")
     listed_slices(tmp_path, (*IMAGE_NUMBERS, 20))
-    with pytest.raises(InputError, match="expected 7 slices as the image, or the 4 of .* got 6"):
+    with pytest.raises(InputError, match=r"expected 7 slices as the image, or the 4 of .* got 6"):
         score_folders(tmp_path / "pred", tmp_path / "truth")
 
 
 def test_a_labelled_slice_that_is_not_predicted_is_refused(labelled, tmp_path):
     mask_slices(tmp_path / "pred/a", (10, 11, 15, 17))
-    with pytest.raises(InputError, match=r"expected slice 18, which .*labels labels, got 4 slices without it"):
+    with pytest.raises(InputError, match=r"expected slice 18, which .* labels, got 4 slices without it"):
         score_folders(tmp_path / "pred", tmp_path / "truth")
 
 

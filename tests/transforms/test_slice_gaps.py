@@ -92,6 +92,9 @@ def test_a_prediction_on_another_grid_is_refused():
 def test_a_missing_key_is_skipped_on_demand():
     item = SpreadSlicesd()({"image": volume([3, 5, 9])}) | {"pred": torch.ones(1, 4, 3, 7)}
     gathered = GatherSlicesd(("pred", "label"), allow_missing_keys=True)(item)
+    beside_none = GatherSlicesd(("pred", "label"), allow_missing_keys=True)({**item, "label": None})
+    assert torch.equal(beside_none["pred"], gathered["pred"])  # what MONAI's evaluator makes of no label
+    assert beside_none["label"] is None
     assert gathered["pred"].shape[-1] == 3
 
 

@@ -248,3 +248,8 @@ def test_volumes_of_unknown_spacing_are_taken_to_show_the_field() -> None:
     known = MetaTensor(torch.rand(1, 8, 6, 5), affine=torch.eye(4))
     assert match({"image": known})["image"] is known
     assert MatchSpacingd("image", (2.0, 2.0, 2.0))({"image": unknown})["image"] is unknown
+
+
+def test_a_text_is_no_spacing() -> None:
+    with pytest.raises(ValueError, match="spacing_mm must be three lengths or None, got the text 'null'"):
+        MatchSpacingd("image", "null")

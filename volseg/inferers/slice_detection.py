@@ -98,7 +98,8 @@ class _Detector(nn.Module):
         if not callable(detect):
             raise ValueError(
                 f"the network has no detection head, got {type(network).__name__} without a method `detect`; "
-                "use UNetPlusPlus with detection_classes of at least 1"
+                "build one with detection_classes, or let the segmentation tell: "
+                "--slice_detection::inferer '$None'"
             )
         self.network = network
         self.training = network.training

@@ -144,7 +144,8 @@ class EfficientNetLiteUNet(nn.Module):
         """
         if self.detection is None:
             raise ValueError(
-                "the network has no detection head; build it with detection_classes of at least 1"
+                "the network has no detection head; build it with detection_classes of at least 1, "
+                "or let the segmentation tell: --slice_detection::inferer '$None'"
             )
         else:  # TorchScript narrows the type only in a branch of its own
             return self.detection(self.encoder(pad_to_multiple(stack, self.multiple))[-1])

@@ -69,7 +69,8 @@ class GatherSlicesd(MapTransform):
     Args:
         keys: volumes (K, x, y, z) on the grid of the reference: predictions, or labels of `MatchSlicesd`.
         reference: key of the image that was spread; its meta data hold the slice numbers.
-        allow_missing_keys: skip a key that the item lacks.
+        allow_missing_keys: skip a key that the item lacks or that holds None, which MONAI's evaluators put in
+            the place of a label that is not there.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class GatherSlicesd(MapTransform):
             return item
         for key in self.key_iterator(item):
             volume = item[key]
+            if volume is None and self.allow_missing_keys:
+                continue
             if volume.shape[-1] == len(numbers):
                 continue
             if volume.shape[-1] != _span(numbers):

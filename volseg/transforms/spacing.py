@@ -101,6 +101,9 @@ class MatchSpacingd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        for name, given in (("spacing_mm", spacing_mm), ("field_mm", field_mm)):
+            if isinstance(given, str):
+                raise ValueError(f"{name} must be three lengths or None, got the text {given!r}")
         if spacing_mm is not None:
             check_positive("spacing_mm", [1.0 if length is None else length for length in spacing_mm])
         if field_mm is not None:
