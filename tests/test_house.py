@@ -3,7 +3,9 @@
 import ast
 import importlib
 import json
+import pkgutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -74,6 +76,14 @@ def test_public_names_are_those_of_the_inventory():
         "the public names changed; removing one needs a line in CHANGELOG.md; "
         "then update tests/public_names.json"
     )
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_module_hides_a_public_name_when_it_is_imported(room):
+    module = importlib.import_module(f"volseg.{room}")
+    for entry in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        importlib.import_module(f"volseg.{room}.{entry.name}")
+    assert [name for name in module.__all__ if isinstance(getattr(module, name), ModuleType)] == []
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from volseg.checks import InputError, refuse
+from volseg.data.numbered_slices import has_gaps, labelled_numbers
 from volseg.data.slice_folder import list_slices
-from volseg.data.slice_numbers import has_gaps, labelled_numbers
 from volseg.reports.score_files import MaskPair
 
 __all__ = ["ScoredSlices", "scored_slices"]

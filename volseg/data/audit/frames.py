@@ -21,9 +21,9 @@ from volseg.checks import InputError, refuse
 from volseg.data.audit.masks import classes_of
 from volseg.data.audit.similarity import Descriptor, describe_picture
 from volseg.data.datalist import CaseItem
+from volseg.data.numbered_slices import has_gaps, labelled_numbers
 from volseg.data.picture_reader import read_picture
 from volseg.data.raster import RASTER_SUFFIXES
-from volseg.data.slice_numbers import has_gaps, labelled_numbers
 from volseg.data.volume_reader import VolumeReader
 
 __all__ = ["Frame", "FrameStore", "brightness", "is_measurable", "read_grey"]
