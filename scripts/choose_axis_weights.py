@@ -24,7 +24,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from volseg.checks import refuse
+from volseg.checks import InputError, refuse
 from volseg.inferers import EnsembleInferer, TriAxisInferer
 from volseg.metrics import compute_confusion_matrix, compute_confusion_measure
 
@@ -176,4 +176,7 @@ def as_text(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (InputError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
