@@ -145,6 +145,26 @@ def test_inference_writes_the_grid_of_the_scans_with_detection_and_companions(
         assert {"_seg.label.txt", "_seg.ctbl", "_preview.gif", "_sheet.png"} <= names
 
 
+def test_two_processes_train_and_score_subjects_with_missing_b_scans(tmp_path):
+    draw_fluid(tmp_path)
+    small = {name: value for name, value in TRAINING.items() if name != "spacing_mm"}
+    values = {"dataset_dir": str(tmp_path), **SMALL["oct_fluid"]}
+    folder = tmp_path / "run"
+    for workflow, more in (
+        ("multi_gpu_train", {**small, "epochs": 1, "output_dir": str(folder)}),
+        ("multi_gpu_evaluate", {"ckpt_dir": str(folder / "models"), "output_dir": str(tmp_path / "eval")}),
+    ):
+        config = BUNDLES / "oct_fluid" / "configs" / f"{workflow}.json"
+        options = [f"--{name}={value}" for name, value in {**values, **more}.items()]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+        command += ["monai.bundle", "run", "--config_file", str(config), *options]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-2000:]
+    assert (folder / "models" / "model.pt").is_file()
+    assert (tmp_path / "eval" / "scores.csv").is_file()
+
+
 def test_the_grid_is_that_of_simpleitk_s_series_reader(tmp_path):
     write_oct_edema(tmp_path / "data", 1, seed=8, size=SIZE)
     images = tmp_path / "data" / "original_images"
