@@ -1,5 +1,7 @@
 """Building blocks of the 2D networks over slice stacks; every one is scriptable and keeps channels_last."""
 
+# A detection head is a module or None, which mypy cannot know and TorchScript must not be told.
+# mypy: disable-error-code="operator"
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from volseg.checks import check_choice
 
 __all__ = [
     "ConvBlock",
+    "DetectingNetwork",
     "DetectionHead",
     "DilatedCentre",
     "InstanceNorm",
@@ -297,3 +300,28 @@ class DetectionHead(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, F, H, W) in, (B, classes) logits out: the highest score of the map."""
         return self.score(self.dropout(features)).amax(dim=(2, 3))
+
+
+class DetectingNetwork(nn.Module):
+    """A network that can tell what is in a picture from its deepest features, without decoding them.
+
+    A subclass has a `DetectionHead` or None as `detection`, and `deepest`.
+    """
+
+    def deepest(self, stack: torch.Tensor) -> torch.Tensor:
+        """(B, C*S, H, W) in, the features that the detection head looks at out."""
+        raise NotImplementedError("a network with a detection head needs a method `deepest`")
+
+    @torch.jit.export
+    def detect(self, stack: torch.Tensor) -> torch.Tensor:
+        """(B, C*S, H, W) in, (B, detection_classes) logits out; only the encoder is computed.
+
+        Raises:
+            ValueError: when the network has no detection head.
+        """
+        if self.detection is None:
+            raise ValueError(
+                "the network has no detection head; build it with detection_classes of at least 1"
+            )
+        else:  # TorchScript narrows the type only in a branch of its own
+            return self.detection(self.deepest(stack))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from volseg.checks import refuse
 from volseg.networks.blocks import (
     ConvBlock,
+    DetectingNetwork,
     DetectionHead,
     NormName,
     Upsample,
@@ -44,7 +45,7 @@ _LAYERS = {
 }
 
 
-class EfficientNetLiteUNet(nn.Module):
+class EfficientNetLiteUNet(DetectingNetwork):
     """U-Net over a stack of slices with an EfficientNet-Lite0 encoder; middle slice or whole stack out.
 
     MONAI's FlexibleUNet takes EfficientNet-B0 to B8, whose weights it downloads, and neither slice stacks nor
@@ -135,20 +136,9 @@ class EfficientNetLiteUNet(nn.Module):
                 return {"logits": logits, "detection": self.detection(deepest)}
         return logits
 
-    @torch.jit.export
-    def detect(self, stack: torch.Tensor) -> torch.Tensor:
-        """(B, C*S, H, W) in, (B, detection_classes) logits out; only the encoder is computed.
-
-        Raises:
-            ValueError: when the network has no detection head.
-        """
-        if self.detection is None:
-            raise ValueError(
-                "the network has no detection head; build it with detection_classes of at least 1, "
-                "or let the segmentation tell: --slice_detection::inferer '$None'"
-            )
-        else:  # TorchScript narrows the type only in a branch of its own
-            return self.detection(self.encoder(pad_to_multiple(stack, self.multiple))[-1])
+    def deepest(self, stack: torch.Tensor) -> torch.Tensor:
+        """(B, C*S, H, W) in, the features that the detection head looks at out."""
+        return self.encoder(pad_to_multiple(stack, self.multiple))[-1]
 
 
 class LiteEncoder(nn.Module):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from volseg.networks.blocks import (
     ConvBlock,
+    DetectingNetwork,
     DetectionHead,
     NormName,
     Upsample,
@@ -25,7 +26,7 @@ from volseg.networks.stack_channels import check_features, check_stack
 __all__ = ["SliceStackUNet"]
 
 
-class SliceStackUNet(nn.Module):
+class SliceStackUNet(DetectingNetwork):
     """U-Net over a stack of slices; middle slice or whole stack out.
 
     MONAI's UNet and BasicUNet know no slice stack; UNet fails on odd sizes, and BasicUNet pads inside the
@@ -112,20 +113,9 @@ class SliceStackUNet(nn.Module):
                 return {"logits": logits, "detection": self.detection(deepest)}
         return logits
 
-    @torch.jit.export
-    def detect(self, stack: torch.Tensor) -> torch.Tensor:
-        """(B, C*S, H, W) in, (B, detection_classes) logits out; only the encoder is computed.
-
-        Raises:
-            ValueError: when the network has no detection head.
-        """
-        if self.detection is None:
-            raise ValueError(
-                "the network has no detection head; build it with detection_classes of at least 1, "
-                "or let the segmentation tell: --slice_detection::inferer '$None'"
-            )
-        else:  # TorchScript narrows the type only in a branch of its own
-            return self.detection(self._encode(stack)[-1])
+    def deepest(self, stack: torch.Tensor) -> torch.Tensor:
+        """(B, C*S, H, W) in, the features that the detection head looks at out."""
+        return self._encode(stack)[-1]
 
     def _encode(self, stack: torch.Tensor) -> list[torch.Tensor]:
         """Features of each level, the deepest last."""

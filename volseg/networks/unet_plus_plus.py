@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from volseg.networks.blocks import (
     ConvBlock,
+    DetectingNetwork,
     DetectionHead,
     DilatedCentre,
     NormName,
@@ -27,7 +28,7 @@ from volseg.networks.stack_channels import check_features, check_stack
 __all__ = ["UNetPlusPlus"]
 
 
-class UNetPlusPlus(nn.Module):
+class UNetPlusPlus(DetectingNetwork):
     """Nested U-Net over a stack of slices whose columns can be pruned at inference.
 
     MONAI's BasicUNetPlusPlus returns a list also in eval mode, has no detection head and fails on odd sizes.
@@ -135,20 +136,9 @@ class UNetPlusPlus(nn.Module):
                 return outputs
         return mean
 
-    @torch.jit.export
-    def detect(self, stack: torch.Tensor) -> torch.Tensor:
-        """(B, C*S, H, W) in, (B, detection_classes) logits out; only the encoder is computed.
-
-        Raises:
-            ValueError: when the network has no detection head.
-        """
-        if self.detection is None:
-            raise ValueError(
-                "the network has no detection head; build it with detection_classes of at least 1, "
-                "or let the segmentation tell: --slice_detection::inferer '$None'"
-            )
-        else:  # TorchScript narrows the type only in a branch of its own
-            return self.detection(self._encode(stack, self.depth)[-1])
+    def deepest(self, stack: torch.Tensor) -> torch.Tensor:
+        """(B, C*S, H, W) in, the features that the detection head looks at out."""
+        return self._encode(stack, self.depth)[-1]
 
     def _encode(self, stack: torch.Tensor, depth: int) -> list[torch.Tensor]:
         features = pad_to_multiple(stack, self.multiple)
