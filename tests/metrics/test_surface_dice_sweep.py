@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -143,20 +142,3 @@ def vessel(size):
     x, y, z = np.ogrid[:size, :size, :size]
     radius = np.sqrt((x - size / 2) ** 2 + (y - size / 3 - z / 8) ** 2)
     return np.clip(0.5 + (6.0 - radius) / 4, 0, 1).astype(np.float32), radius < 6.5
-
-
-@pytest.mark.slow
-def test_99_thresholds_cost_less_than_two_single_evaluations():
-    soft, truth = vessel(160)
-
-    def fastest(score):
-        seconds = []
-        for _ in range(7):
-            start = time.process_time()
-            score()
-            seconds.append(time.process_time() - start)
-        return min(seconds)
-
-    single = fastest(lambda: compute_surface_dice(soft >= np.float32(0.5), truth, spacing_mm=SPACING))
-    sweep = fastest(lambda: compute_surface_dice_sweep(soft, truth, spacing_mm=SPACING, thresholds=PERCENTS))
-    assert sweep < 2 * single
