@@ -507,6 +507,74 @@ def test_zoomed_probabilities_stay_probabilities() -> None:
     assert result.min() >= 0
 
 
+@pytest.mark.parametrize("options", [{}, {"tta": "d4"}, {"roi_size": (4, 3)}, {"activation": "sigmoid"}])
+def test_scales_are_the_mean_of_runs_at_each_size(options: dict) -> None:
+    zooms, scales = ((1, 2), (0.5, 1), (1, 1)), (0.75, 1, 1.5)
+
+    def run(**more) -> torch.Tensor:
+        return exact(**options, **more)(volume(), convolution(6))
+
+    single = [run(axis_zoom=[[scale * part for part in zoom] for zoom in zooms]) for scale in scales]
+    together = run(axis_zoom=zooms, tta_scales=scales)
+    torch.testing.assert_close(together, torch.stack(single).mean(0), atol=1e-5, rtol=1e-5)
+
+
+def test_a_picture_is_seen_at_every_scale_in_every_view() -> None:
+    seen = []
+
+    def watching(stacks: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(stacks.shape[2:]))
+        return stacks
+
+    TriAxisInferer(in_slices=1, axes=(2,), tta="mirror", tta_scales=(0.5, 1, 2))(
+        volume((1, 1, 8, 6)), watching
+    )
+    assert sorted(seen) == [(4, 3)] * 2 + [(8, 6)] * 2 + [(16, 12)] * 2
+
+
+@pytest.mark.parametrize("fusion", ["union", "vote"])
+def test_masks_are_decided_after_the_mean_over_scales(fusion: str) -> None:
+    options = {"fusion": fusion, "axes": (2,), "activation": "sigmoid"}
+    mean = exact(axes=(2,), activation="sigmoid", tta_scales=(0.5, 1))(volume(), convolution(6))
+    masks = exact(**options, tta_scales=(0.5, 1))(volume(), convolution(6))
+    assert torch.equal(masks, (mean >= 0.5).float())
+
+
+@pytest.mark.parametrize("scales", [(), (0,), (1, -1), (1, float("nan"))])
+def test_scales_that_are_no_size_are_refused(scales: tuple) -> None:
+    with pytest.raises(ValueError, match="tta_scales must be positive"):
+        TriAxisInferer(tta_scales=scales)
+
+
+@pytest.mark.parametrize("tta", ["none", "flips", "d4"])
+@pytest.mark.parametrize("roi_size", [None, (5, 4)])
+def test_upright_planes_across_axis_0_are_planes_of_the_transposed_volume(tta: str, roi_size) -> None:
+    inputs, network = volume(), convolution(6)
+    upright = exact(axes=(0,), upright=True, tta=tta, roi_size=roi_size)
+    plain = exact(axes=(0,), tta=tta, roi_size=roi_size and roi_size[::-1])
+    expected = plain(inputs.transpose(3, 4), network).transpose(3, 4)
+    torch.testing.assert_close(upright(inputs, network), expected)
+
+
+def test_upright_planes_have_down_last_and_are_mirrored_across_it() -> None:
+    seen = []
+
+    def watching(stacks: torch.Tensor) -> torch.Tensor:
+        seen.append(stacks[:, 1])
+        return stacks[:, 1:2]
+
+    inputs = volume((1, 1, 4, 7, 5))
+    exact(axes=(0,), upright=True, tta="mirror", batch_size=4)(inputs, watching)
+    torch.testing.assert_close(seen[0], inputs[0, 0].transpose(1, 2))
+    torch.testing.assert_close(seen[1], inputs[0, 0].transpose(1, 2).flip(1))
+
+
+def test_upright_changes_nothing_across_the_other_axes() -> None:
+    options = {"axes": (1, 2), "tta": "mirror", "axis_zoom": ((1, 2), (1, 1))}
+    plain = exact(**options)(volume(), convolution(6))
+    assert torch.equal(exact(**options, upright=True)(volume(), convolution(6)), plain)
+
+
 @pytest.mark.parametrize("zoom", [((1, 1),), ((1, 0), (1, 1), (1, 1)), ((1,), (1, 1), (1, 1))])
 def test_a_zoom_that_fits_no_axis_is_refused(zoom: tuple) -> None:
     with pytest.raises(ValueError, match="axis_zoom must be"):

@@ -18,6 +18,7 @@ from monai.transforms import (
     RandRotate90d,
 )
 
+from volseg.inferers import TriAxisInferer
 from volseg.transforms.foreground import ForegroundIndicesd
 from volseg.transforms.labels import IGNORE
 from volseg.transforms.rand_slice_stack import RandSliceStackd, SliceDraw
@@ -335,6 +336,48 @@ def test_a_mirrored_sample_swaps_left_and_right_but_not_up_and_down(axis: int, d
     plain = cutter.cut(volume, SliceDraw(axis, (11, 8, 14)), is_label=False)
     mirrored = cutter.cut(volume, SliceDraw(axis, (11, 8, 14), is_mirrored=True), is_label=False)
     assert torch.equal(mirrored, plain.flip(dim - 1))
+
+
+@pytest.mark.parametrize("is_label", [False, True])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        SliceDraw(0, (11, 8, 14)),
+        SliceDraw(0, (0, 16, 3), scale=1.3),
+        SliceDraw(0, (11, 8, 14), is_mirrored=True),
+        SliceDraw(0, (11, 8, 14), tilt=0.3, direction=0.4),
+    ],
+    ids=["straight", "scaled", "mirrored", "tilted"],
+)
+def test_an_upright_sample_across_axis_0_is_the_transposed_one(draw: SliceDraw, is_label: bool) -> None:
+    volume = case()["label" if is_label else "image"].numpy()
+    upright = RandSliceStackd(roi_size=(9, 12), upright=True).cut(volume, draw, is_label=is_label)
+    plain = RandSliceStackd(roi_size=(12, 9)).cut(volume, draw, is_label=is_label)
+    assert upright.is_contiguous()
+    assert torch.equal(upright, plain.transpose(1, 2))
+
+
+def test_upright_and_zoom_agree_with_the_inferer_on_the_order_of_axes() -> None:
+    options = {"axes": (0,), "axis_zoom": ((1, 2),), "in_slices": 1, "upright": True}
+    volume = case(shape=(1, 12, 8))["image"].numpy()
+    sample = RandSliceStackd(roi_size=(16, 12), **options).cut(
+        volume, SliceDraw(0, (0, 6, 4)), is_label=False
+    )
+    seen = []
+    TriAxisInferer(**options, activation=None, amp="off")(
+        torch.from_numpy(volume.astype(np.float32))[None], lambda stacks: seen.append(stacks) or stacks
+    )
+    torch.testing.assert_close(sample, seen[0][0])
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_upright_changes_no_sample_across_the_other_axes(axis: int) -> None:
+    volume, draw = case()["image"].numpy(), SliceDraw(axis, (11, 8, 14), is_mirrored=True)
+    samples = [
+        RandSliceStackd(roi_size=(9, 12), upright=upright).cut(volume, draw, is_label=False)
+        for upright in (False, True)
+    ]
+    assert torch.equal(*samples)
 
 
 def test_the_share_of_mirrored_samples_is_what_was_asked() -> None:

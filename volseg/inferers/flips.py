@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -51,7 +51,7 @@ _VIEWS: dict[str, tuple[View, ...]] = {
 }
 
 
-def views_of(tta: TTA, axis: int | None = None) -> tuple[View, ...]:
+def views_of(tta: TTA, axis: int | None = None, *, upright: bool = False) -> tuple[View, ...]:
     """List the views of a test-time augmentation, the plain one first.
 
     Args:
@@ -59,6 +59,7 @@ def views_of(tta: TTA, axis: int | None = None) -> tuple[View, ...]:
             "flips" adds three flips, "d4" all eight flips and quarter turns.
         axis: of a volume (x, y, z), y being down, across which the planes are cut; None for pictures, whose
             columns run from left to right.
+        upright: see planes across axis 0 as (z, y) in place of (y, z).
 
     Raises:
         ValueError: for any other name.
@@ -68,9 +69,13 @@ def views_of(tta: TTA, axis: int | None = None) -> tuple[View, ...]:
         [1, 2, 4, 8]
         >>> [views_of("mirror", axis)[1].flipped for axis in (None, 0, 1, 2)]
         [(-1,), (-1,), (-2,), (-2,)]
+        >>> views_of("mirror", 0, upright=True)[1]
+        View(is_transposed=True, flipped=(-2,))
     """
     check_choice("tta", tta, get_args(TTA))
+    is_turned = upright and axis == 0
     if tta == "mirror":
         # The planes are (y, z), (x, z) and (x, y): z is reversed in the first, x in the others.
-        return View(), View(flipped=(-1,) if axis in (None, 0) else (-2,))
-    return _VIEWS[tta]
+        across = (-1,) if axis in (None, 0) and not is_turned else (-2,)
+        return View(is_turned), View(is_turned, across)
+    return tuple(replace(view, is_transposed=view.is_transposed != is_turned) for view in _VIEWS[tta])

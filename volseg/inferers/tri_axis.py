@@ -49,11 +49,17 @@ class TriAxisInferer(Inferer):
         overlap: share of a window that its neighbour covers too, in [0, 1).
         blend: "constant" or "gaussian" weights of overlapping windows.
         tta: "none", "mirror" (2 views, see `views_of`), "flips" (4) or "d4" (8), averaged within an axis.
+        tta_scales: sizes at which the network sees each view, as factors on `axis_zoom`, such as
+            (0.875, 1, 1.125). A view is the mean of its sizes; its windows cover the same voxels at each.
         fusion: "mean", "logit_mean" (activation after the mean), "max" over axes, or of masks at `threshold`:
             "union" of all views and axes, "vote" for the majority over axes, each the union of its views.
         axis_weights: one positive weight per axis, for "mean", "logit_mean" and "vote".
+        upright: hand the network planes across axis 0 as (z, y), so that down, axis 1 of a volume (x, y, z),
+            runs along the same dimension as in planes (x, y). One network knows layers of tissue again in
+            both.
         axis_zoom: for each of `axes`, pixels per voxel (h, w) of the planes that the network sees. Planes of
             anisotropic volumes come nearer to square pixels so; predictions are brought back to the voxels.
+            `roi_size` and zooms are in the order of the volume's axes, `upright` or not.
         activation: "sigmoid", "softmax" over K, or None, applied to every prediction before it is fused.
         threshold: from which value on "union" and "vote" count a voxel.
         batch_size: stacks per call of the network; None picks one by the size of the plane.
@@ -84,8 +90,10 @@ class TriAxisInferer(Inferer):
         overlap: float = 0.5,
         blend: Blend = "constant",
         tta: TTA = "none",
+        tta_scales: Sequence[float] = (1.0,),
         fusion: Fusion = "mean",
         axis_weights: Sequence[float] | None = None,
+        upright: bool = False,
         axis_zoom: Sequence[Sequence[float]] | None = None,
         activation: Activation = "sigmoid",
         threshold: float = 0.5,
@@ -101,8 +109,9 @@ class TriAxisInferer(Inferer):
         self.overlap = _check_overlap(overlap)
         check_choice("blend", blend, ("constant", "gaussian"))
         self.blend: Blend = blend
-        self.views = {axis: views_of(tta, axis) for axis in self.axes}
+        self.views = {axis: views_of(tta, axis, upright=upright) for axis in self.axes}
         self.picture_views = views_of(tta)
+        self.scales = _check_scales(tta_scales)
         self.weights = check_fusion(fusion, activation, axis_weights, len(self.axes))
         self.zooms = dict(zip(self.axes, check_axis_zoom(axis_zoom, len(self.axes)), strict=True))
         self.fusion, self.activation = fusion, activation
@@ -228,14 +237,20 @@ class _Run:
         plane = [size for other, size in enumerate(self.shape) if other != axis]
         tiles = plan_tiles(plane, inferer.roi_size, inferer.overlap, inferer.blend)
         stacks = SliceStacks(self.shape[axis], inferer.in_slices, inferer.out_slices, inferer.slice_step)
-        pixels = round(tiles[0].pixels * math.prod(inferer.zooms[axis]))
+        pixels = round(tiles[0].pixels * math.prod(inferer.zooms[axis]) * max(inferer.scales) ** 2)
         for batch in plan_batches(self.cases, tiles, len(stacks), self._batch_size(pixels)):
             parts = [self.source.read(axis, stacks, piece) for piece in batch]
             whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-            total = self._zoomed_sum_of_views(whole, views, inferer.zooms[axis])
-            total = total.mul_(weight / len(views))
+            total = self._sum_of_scales(whole, views, inferer.zooms[axis])
+            total = total.mul_(weight / (len(views) * len(inferer.scales)))
             for piece, values in zip(batch, _split(total, batch), strict=True):
                 accumulator.add(axis, stacks, piece, values)
+
+    def _sum_of_scales(
+        self, stacks: torch.Tensor, views: Sequence[View], zoom: tuple[float, float]
+    ) -> torch.Tensor:
+        zooms = [(zoom[0] * scale, zoom[1] * scale) for scale in self.inferer.scales]
+        return reduce(torch.Tensor.add_, (self._zoomed_sum_of_views(stacks, views, each) for each in zooms))
 
     def _zoomed_sum_of_views(
         self, stacks: torch.Tensor, views: Sequence[View], zoom: tuple[float, float]
@@ -297,6 +312,11 @@ def _check_axes(axes: Sequence[int]) -> tuple[int, ...]:
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= {0, 1, 2}:
         raise ValueError(f"axes must be distinct and out of 0, 1, 2, got {tuple(axes)}")
     return chosen
+
+
+def _check_scales(scales: Sequence[float]) -> tuple[float, ...]:
+    check_positive("tta_scales", scales)
+    return tuple(float(scale) for scale in scales)
 
 
 def _check_roi(roi_size: int | Sequence[int] | None) -> tuple[int, int] | None:

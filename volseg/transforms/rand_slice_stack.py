@@ -70,8 +70,9 @@ class RandSliceStackd(Randomizable, MapTransform):
             `roi_size`.
         mirror_probability: share of samples in which left and right change places, never up and down, which
             the volume has along its axis 1: x is reversed, or z in planes across x.
-        axis_zoom: for each of `axes`, pixels per voxel (h, w) of its planes, as in `TriAxisInferer`; straight
-            slices in a `roi_size` only.
+        upright: turn planes across axis 0 from (y, z) to (z, y), as in `TriAxisInferer`.
+        axis_zoom: for each of `axes`, pixels per voxel of its planes, in the order of the volume's axes, as
+            in `TriAxisInferer`; straight slices in a `roi_size` only.
         allow_missing_keys: skip a key that the item lacks.
 
     Raises:
@@ -94,6 +95,7 @@ class RandSliceStackd(Randomizable, MapTransform):
         tilt_probability: float = 0.0,
         scale_range: Sequence[float] = (1.0, 1.0),
         mirror_probability: float = 0.0,
+        upright: bool = False,
         axis_zoom: Sequence[Sequence[float]] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
@@ -110,6 +112,7 @@ class RandSliceStackd(Randomizable, MapTransform):
         self.tilt_probability = check_fraction("tilt_probability", tilt_probability)
         self.scale_range = _checked_scale(scale_range)
         self.mirror_probability = check_fraction("mirror_probability", mirror_probability)
+        self.upright = upright
         self.zooms = dict(zip(self.axes, check_axis_zoom(axis_zoom, len(self.axes)), strict=True))
         if axis_zoom is not None and (self.roi_size is None or self.tilt_probability > 0):
             raise ValueError(
@@ -181,7 +184,8 @@ class RandSliceStackd(Randomizable, MapTransform):
         is_tilted = bool(draw.tilt) and self.roi_size is not None
         cut_plane = self._cut_tilted if is_tilted else self._cut_straight
         sample = cut_plane(volume, draw, slices, is_label)
-        return sample.flip(-1 if draw.axis == 0 else -2) if draw.is_mirrored else sample
+        sample = sample.flip(-1 if draw.axis == 0 else -2) if draw.is_mirrored else sample
+        return sample.transpose(-1, -2).contiguous() if self._is_turned(draw) else sample
 
     def _cut_straight(self, volume: Array, draw: SliceDraw, slices: int, is_label: bool) -> torch.Tensor:
         moved = np.moveaxis(volume, draw.axis + 1, 1)
@@ -199,10 +203,10 @@ class RandSliceStackd(Randomizable, MapTransform):
         cut: Array = np.array(view, dtype=dtype, order="C").reshape(-1, *view.shape[2:])
         if any(map(any, margins)):
             cut = _padded(cut, [(0, 0), *margins], is_label)
-        return self._resized(torch.from_numpy(cut), is_label)
+        return self._resized(torch.from_numpy(cut), draw, is_label)
 
     def _cut_tilted(self, volume: Array, draw: SliceDraw, slices: int, is_label: bool) -> torch.Tensor:
-        roi_size = self.roi_size or (1, 1)
+        roi_size = self._plane_size(draw)
         others = [other for other in range(3) if other != draw.axis]
         centre = np.array(draw.centre, np.float64)
         for axis, start, size in zip(
@@ -216,8 +220,16 @@ class RandSliceStackd(Randomizable, MapTransform):
             return torch.from_numpy(nearest.astype(np.uint8).reshape(-1, *roi_size))
         return torch.from_numpy(sample_linear(volume, positions).reshape(-1, *roi_size))
 
-    def _window(self, draw: SliceDraw) -> tuple[int, int]:
+    def _is_turned(self, draw: SliceDraw) -> bool:
+        return self.upright and draw.axis == 0
+
+    def _plane_size(self, draw: SliceDraw) -> tuple[int, int]:
+        """Pixels of a sample along the two axes of its plane, before it is turned."""
         height, width = self.roi_size or (1, 1)
+        return (width, height) if self._is_turned(draw) else (height, width)
+
+    def _window(self, draw: SliceDraw) -> tuple[int, int]:
+        height, width = self._plane_size(draw)
         zoom = self.zooms[draw.axis]
         return max(1, round(height * draw.scale / zoom[0])), max(1, round(width * draw.scale / zoom[1]))
 
@@ -231,12 +243,13 @@ class RandSliceStackd(Randomizable, MapTransform):
             starts.append(min(max(draw.centre[other] - size // 2, 0), room) if room >= 0 else -((-room) // 2))
         return starts
 
-    def _resized(self, cut: torch.Tensor, is_label: bool) -> torch.Tensor:
-        if self.roi_size is None or tuple(cut.shape[1:]) == self.roi_size:
+    def _resized(self, cut: torch.Tensor, draw: SliceDraw, is_label: bool) -> torch.Tensor:
+        size = self._plane_size(draw)
+        if self.roi_size is None or tuple(cut.shape[1:]) == size:
             return cut
         if is_label:
-            return F.interpolate(cut[None], size=self.roi_size, mode="nearest-exact")[0]
-        return F.interpolate(cut[None], size=self.roi_size, mode="bilinear", antialias=True)[0]
+            return F.interpolate(cut[None], size=size, mode="nearest-exact")[0]
+        return F.interpolate(cut[None], size=size, mode="bilinear", antialias=True)[0]
 
 
 def _padded(cut: Array, widths: list[tuple[int, int]], is_label: bool) -> Array:
