@@ -15,9 +15,9 @@ SLAB_ROWS = 16
 def resize_linear(volume: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Resize linearly, with a triangle filter as wide as the new voxels where they are larger.
 
-    PyTorch antialiases in two dimensions only; the filter is separable, so axes are done one after another.
-    Slabs are cast one at a time, so that memory peaks at about the result and one intermediate of the own
-    dtype's size.
+    PyTorch antialiases in two dimensions only; the filter is separable, so axes are done one after another,
+    the one that grows most at last, while there is least to do for the others. Slabs are cast one at a time,
+    so that memory peaks at about the result and one intermediate of the own dtype's size.
 
     Args:
         volume: (C, *spatial) of any real dtype; integers are rounded to the nearest.
@@ -30,8 +30,9 @@ def resize_linear(volume: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         >>> resize_linear(torch.tensor([[[0.0, 1.0, 2.0, 3.0]]]), (1, 2)).tolist()
         [[[0.71..., 2.28...]]]
     """
-    for axis, size in enumerate(shape, start=1):
-        volume = _resized_along(volume, axis, int(size))
+    growth = {axis: int(size) / volume.shape[axis] for axis, size in enumerate(shape, start=1)}
+    for axis in sorted(growth, key=lambda axis: growth[axis]):
+        volume = _resized_along(volume, axis, int(shape[axis - 1]))
     return volume
 
 
