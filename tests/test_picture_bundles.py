@@ -61,11 +61,15 @@ def draw_shapes(root):
 DRAW = {"fundus_vessels": draw_eyes, "synthetic_shapes": draw_shapes, "ultrasound_nerve": draw_frames}
 
 
-SMALL = {"network_def::features": [4, 8], "amp": "off", "tta": "none"}
+FEATURES = {"fundus_vessels": [4, 8], "synthetic_shapes": [4, 8], "ultrasound_nerve": [8, 6, 6, 4, 4]}
+SMALL = {
+    name: {"network_def::features": features, "amp": "off", "tta": "none"}
+    for name, features in FEATURES.items()
+}
 
 
 def training(name):
-    values = {**SMALL, "epochs": 2, "samples_per_epoch": 16, "batch_size": 4, "val_interval": 1}
+    values = {**SMALL[name], "epochs": 2, "samples_per_epoch": 16, "batch_size": 4, "val_interval": 1}
     values |= {} if name == "synthetic_shapes" else {"longest_side": 40}
     return values | ({} if name == "ultrasound_nerve" else {"train::roi_size": [24, 24]})
 
@@ -155,7 +159,7 @@ def test_training_can_start_from_given_weights(bundle, pictures, trained, tmp_pa
 
 
 def test_two_processes_score_what_one_scores(bundle, pictures, trained, tmp_path):
-    values = {"dataset_dir": str(pictures), "ckpt_dir": str(trained / "models"), **SMALL}
+    values = {"dataset_dir": str(pictures), "ckpt_dir": str(trained / "models"), **SMALL[bundle]}
     run(bundle, "evaluate", output_dir=str(tmp_path / "one"), **values)
     one = read_scores(tmp_path / "one", bundle)
     assert len(one) > 2
@@ -190,7 +194,7 @@ def test_inference_from_a_foreign_directory_writes_the_pixels_of_the_picture(
     source = tmp_path / "in" / f"case_7{Path(image).suffix}"
     source.write_bytes((pictures / image).read_bytes())
     file = BUNDLES / bundle / "configs" / "inference.json"
-    values = {"dataset_dir": str(source.parent), "ckpt_dir": str(trained / "models"), **SMALL}
+    values = {"dataset_dir": str(source.parent), "ckpt_dir": str(trained / "models"), **SMALL[bundle]}
     values |= {"output_dir": str(tmp_path / "out"), "save_probability": True}
     command("monai.bundle", "run", "--config_file", file, overrides=values, cwd=tmp_path)
     folder = tmp_path / "out" / "case_7"
@@ -217,7 +221,7 @@ def test_inference_from_a_foreign_directory_writes_the_pixels_of_the_picture(
 def test_the_zoo_finds_its_properties_and_verifies_the_network(bundle, pictures, trained, tmp_path):
     configs = BUNDLES / bundle / "configs"
     for workflow in ("train", "evaluate", "inference"):
-        values = {"dataset_dir": str(pictures), "output_dir": str(tmp_path / workflow), **SMALL}
+        values = {"dataset_dir": str(pictures), "output_dir": str(tmp_path / workflow), **SMALL[bundle]}
         values |= {} if workflow == "train" else {"ckpt_dir": str(trained / "models")}
         instance = ConfigWorkflow(
             config_file=str(configs / f"{workflow}.json"),
