@@ -1,12 +1,12 @@
 """Train small networks on OCT phantoms, one part added after the other, and compare what each part gains.
 
-All networks see the same phantoms, as many steps, and for a seed the same crops. A second table compares
-single B-scans (2D), stacks of three (2.5D) and planes of all three axes, for the best single network: at as
-many B-scans seen, and at as many steps. It shows that each part works and what it costs, not a ranking for
-real scans.
+All networks see the same phantoms, as many steps, and for a seed the same crops. With --planes one of them
+is trained on single B-scans (2D), on stacks of three (2.5D) and on planes of all three axes instead, and run
+along one axis and several. It shows that each part works and what it costs, not a ranking for real scans.
 
 Example:
     python scripts/ablate_oct.py --write docs/ablation_oct.md
+    python scripts/ablate_oct.py --planes "UNet++, CE + Dice" --write docs/ablation_oct_planes.md
 """
 
 from __future__ import annotations
@@ -84,33 +84,32 @@ MEMBERS[FUSION] = ("multi-task U-Net, CE + Dice", "dilated UNet++, CE + exp-log 
 
 @dataclass(frozen=True)
 class Planes:
-    """What a network is trained on, for how long, and the axes that its predictions are made along."""
+    """What a network is trained on, and the axes that its predictions are made along."""
 
     in_slices: int
     trained: tuple[int, ...] = (2,)
     axes: tuple[int, ...] = (2,)
-    rounds: int = 1  # of the steps
 
 
-# Trained on three axes for as many rounds, a network sees as many B-scans as the others in one.
-ROUNDS = sum(AXIS_WEIGHTS) // AXIS_WEIGHTS[2]
 STACKS = Planes(3)
 PLANES = {
     Planes(1): "single B-scans (2D)",
+    Planes(1, axes=(0, 2)): "2D, across x too",
     STACKS: "stacks of three B-scans (2.5D)",
-    Planes(1, rounds=ROUNDS): "single B-scans (2D)",
-    Planes(3, trained=(0, 1, 2), rounds=ROUNDS): "trained on three axes, B-scans alone",
-    Planes(3, trained=(0, 1, 2), axes=(0, 1, 2), rounds=ROUNDS): "three axes",
+    Planes(3, axes=(0, 2)): "2.5D, across x too",
+    Planes(3, trained=(0, 1, 2)): "2.5D, trained on three axes",
+    Planes(3, trained=(0, 1, 2), axes=(0, 1, 2)): "2.5D, trained on three axes, across all",
 }
 
 
 def main() -> None:
     study = Study(parse())
-    singles = {name: study.rows(name, STACKS, "test") for name in MEMBERS}
-    dice = {name: np.mean([row["mean"] for row in study.rows(name, STACKS, "validation")]) for name in MODELS}
-    best = max(dice, key=lambda name: -1.0 if np.isnan(dice[name]) else dice[name])
-    along = {planes: study.rows(best, planes, "test") for planes in PLANES}
-    page = as_page(study.options, singles, best, along)
+    name = study.options.planes
+    if name is None:
+        rows = {member: study.rows(member, STACKS, "test") for member in MEMBERS}
+    else:
+        rows = {title: study.rows(name, planes, "test") for planes, title in PLANES.items()}
+    page = as_page(study.options, rows)
     print(page)
     if study.options.write is not None:
         write_text(study.options.write, page, overwrite=True)
@@ -125,6 +124,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, nargs=3, default=[64, 96, 32], help="of a phantom, in voxels")
     parser.add_argument("--training", type=int, default=16, help="phantoms to train on")
     parser.add_argument("--test", type=int, default=12, help="phantoms to score; half as many validate")
+    parser.add_argument("--planes", choices=[*MODELS], metavar="NETWORK", help="compare planes for this one")
     parser.add_argument("--write", type=Path, help="also write the tables to this file")
     return parser.parse_args()
 
@@ -178,13 +178,13 @@ class Study:
 
     def train(self, name: str, planes: Planes, seed: int) -> tuple[nn.Module, float]:
         """A network in eval mode, and the CPU seconds of its training; trained once."""
-        key = (name, planes.in_slices, planes.trained, planes.rounds, seed)
+        key = (name, planes.in_slices, planes.trained, seed)
         if key not in self.networks:
             build, loss = MODELS[name]
             network = build(in_slices=planes.in_slices, out_channels=CLASSES, features=FEATURES, seed=seed)
             criterion = MultiTaskLoss(DeepSupervisionLoss(loss()))
             started = time.process_time()
-            fit(network, criterion, self.batches(planes, seed), self.options.steps * planes.rounds)
+            fit(network, criterion, self.batches(planes, seed), self.options.steps)
             self.networks[key] = network.eval(), time.process_time() - started
         return self.networks[key]
 
@@ -203,7 +203,7 @@ class Study:
             [case for pair in self.cases["training"] for case in (pair, mirrored(pair))],
             load=ForegroundIndicesd("label", balance=True),
             sample=Compose([cut, NormalizeByStatisticsd("image")]),
-            length=BATCH * self.options.steps * planes.rounds,
+            length=BATCH * self.options.steps,
             seed=seed,
         )
         generator = torch.Generator().manual_seed(seed)
@@ -288,12 +288,10 @@ COLUMNS = {
 Rows = list[dict[str, float]]
 
 
-def as_page(
-    options: argparse.Namespace, singles: dict[str, Rows], best: str, along: dict[Planes, Rows]
-) -> str:
-    size, zoom = "x".join(map(str, options.size)), options.size[0] / options.size[2]
+def as_page(options: argparse.Namespace, rows: dict[str, Rows]) -> str:
+    size = "x".join(map(str, options.size))
     about = (
-        f"Written by `scripts/ablate_oct.py {command(options)}`, which makes these tables anew, phantoms "
+        f"Written by `scripts/ablate_oct.py {command(options)}`, which makes this table anew, phantoms "
         "included. Phantoms and small networks: it shows that each part works and what it costs, not a "
         f"ranking for real scans. {options.training} phantoms of {size} voxels, as if from one scanner, and "
         f"their mirror images to train on, {options.test} others to score; widths {FEATURES}, "
@@ -302,31 +300,31 @@ def as_page(
         "the phantoms stay."
     )
     columns = (
-        "Dice is pooled over the voxels of all volumes, and its mean is over the lesions. All networks but "
-        "the first have a detection head: AUC of the question whether a B-scan holds the lesion, asked from "
-        "the head, and from the largest probability of the mask. Unbroken and slice consistency are those of "
-        "`volseg.metrics.compute_continuity`, of which 1 is as the truth. Seconds are CPU seconds of "
-        "training; those of the fusion are of its members."
-    )
-    axes = (
-        f"{best}, the single network with the best Dice on the validation phantoms. Planes of the first two "
-        f"axes are zoomed by {zoom:g} across the B-scans. In training the axes weigh {AXIS_WEIGHTS}, so that "
-        f"a network trained on three of them for {ROUNDS} times the steps has seen as many B-scans as a "
-        "network trained on B-scans alone; in fusing they weigh what was best on the validation phantoms, "
-        "for each seed. Gains in Dice over 2D are seed by seed, lowest and highest in brackets, at as many "
-        "B-scans seen and at as many steps."
+        "Dice is pooled over the voxels of all volumes, and its mean is over the lesions. Networks with a "
+        "detection head have an AUC of the question whether a B-scan holds the lesion, asked from the head, "
+        "and all have one asked from the largest probability of the mask. Unbroken and slice consistency are "
+        "those of `volseg.metrics.compute_continuity`, of which 1 is as the truth. Seconds are CPU seconds "
+        "of training; those of the fusion are of its members."
     )
     lines = ["# Ablation on OCT phantoms", "", wrapped(about), "", wrapped(columns), ""]
-    lines += [header("network"), *(line(name, rows) for name, rows in singles.items())]
-    first = ("planes", "steps", "B-scans seen", "gain, B-scans", "gain, steps")
-    lines += ["", "## One axis or three", "", wrapped(axes), "", header(*first)]
-    for planes, rows in along.items():
-        steps = options.steps * planes.rounds
-        seen = steps * BATCH * AXIS_WEIGHTS[2] // sum(AXIS_WEIGHTS[axis] for axis in planes.trained)
-        rounds = (planes.rounds // (ROUNDS if len(planes.trained) > 1 else 1), planes.rounds)
-        gains = [gain(rows, along[Planes(1, rounds=each)]) for each in rounds]
-        lines.append(line(PLANES[planes], rows, str(steps), str(seen), *gains))
+    if options.planes is None:
+        lines += [header("network"), *(line(name, each) for name, each in rows.items())]
+    else:
+        lines += [wrapped(about_planes(options)), "", header("planes", "gain over 2D")]
+        base, *_ = rows.values()
+        lines += [line(name, each, gain(each, base)) for name, each in rows.items()]
     return "\n".join(lines) + "\n"
+
+
+def about_planes(options: argparse.Namespace) -> str:
+    zoom = options.size[0] / options.size[2]
+    return (
+        f"The network is {options.planes}. Planes across x, which show depth as B-scans do, are seen "
+        f"upright and, like those across depth, zoomed by {zoom:g} across the B-scans. Where the network is "
+        "run along several axes, these weigh what was best on the validation phantoms, for each seed. "
+        f"Trained on three axes, which weigh {AXIS_WEIGHTS}, it saw half as many B-scans in as many steps. "
+        "Gains in Dice are seed by seed, lowest and highest in brackets; one whose range holds 0 is none."
+    )
 
 
 def gain(rows: Rows, base: Rows) -> str:
@@ -338,8 +336,9 @@ def gain(rows: Rows, base: Rows) -> str:
 
 def command(options: argparse.Namespace) -> str:
     seeds, size = " ".join(map(str, options.seeds)), " ".join(map(str, options.size))
+    planes = "" if options.planes is None else f' --planes "{options.planes}"'
     counts = f"--training {options.training} --test {options.test}"
-    return f"--steps {options.steps} --seeds {seeds} --size {size} {counts}"
+    return f"--steps {options.steps} --seeds {seeds} --size {size} {counts}{planes}"
 
 
 def wrapped(text: str) -> str:

@@ -159,7 +159,7 @@ def report(rows: list[tuple[str, int, str, float, int]], options: argparse.Names
         f"# Cross-validation of {options.bundle}",
         "",
         f"Written by `scripts/cross_validate.py {options.bundle}` with `{overrides}` on {cases} cases.",
-        "Each line is a network trained from scratch without the cases that it is scored on.",
+        "Each line is a network trained anew without the cases that it is scored on.",
         "",
         f"| split | fold | held-out cases | {score} |",
         "|---|---|---|---|",
