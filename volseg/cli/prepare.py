@@ -73,10 +73,7 @@ def prepare(
         generate=generate,
         generate_test=generate_test,
     )
-    if json:
-        print(json_text.dumps(report.as_dict(), indent=2))
-    else:
-        print(report.table())
+    print(json_text.dumps(report.as_dict(), indent=2) if json else report.table())
     if report.faults:
         raise InputError(_told(report))
     if not json:
