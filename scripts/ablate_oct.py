@@ -16,7 +16,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,12 @@ class Planes:
 
 STACKS = Planes(3)
 PLANES = {
-    Planes(1): "single B-scans (2D)",
-    Planes(1, axes=(0, 2)): "2D, across x too",
-    STACKS: "stacks of three B-scans (2.5D)",
-    Planes(3, axes=(0, 2)): "2.5D, across x too",
-    Planes(3, trained=(0, 1, 2)): "2.5D, trained on three axes",
-    Planes(3, trained=(0, 1, 2), axes=(0, 1, 2)): "2.5D, trained on three axes, across all",
+    "single B-scans (2D)": Planes(1),
+    "2D, across x too": Planes(1, axes=(0, 2)),
+    "stacks of three B-scans (2.5D)": STACKS,
+    "2.5D, across x too": Planes(3, axes=(0, 2)),
+    "2.5D, trained on three axes": Planes(3, trained=(0, 1, 2)),
+    "2.5D, trained on three axes, across all": Planes(3, trained=(0, 1, 2), axes=(0, 1, 2)),
 }
 
 
@@ -106,9 +106,9 @@ def main() -> None:
     study = Study(parse())
     name = study.options.planes
     if name is None:
-        rows = {member: study.rows(member, STACKS, "test") for member in MEMBERS}
+        rows = {member: study.rows(member, STACKS) for member in MEMBERS}
     else:
-        rows = {title: study.rows(name, planes, "test") for planes, title in PLANES.items()}
+        rows = {title: study.rows(name, planes) for title, planes in PLANES.items()}
     page = as_page(study.options, rows)
     print(page)
     if study.options.write is not None:
@@ -145,20 +145,18 @@ class Study:
         }
         zoom = self.options.size[0] / self.options.size[2]  # both edges of the field are 6 mm long
         self.zooms = {0: (1.0, zoom), 1: (1.0, zoom), 2: (1.0, 1.0)}
-        self.rows = cache(self._rows)
 
-    def _rows(self, name: str, planes: Planes, part: str) -> list[dict[str, float]]:
+    def rows(self, name: str, planes: Planes) -> list[dict[str, float]]:
         """Scores of a network, or of the fusion, for each seed."""
         rows = []
         for seed in self.options.seeds:
             trained = [self.train(member, planes, seed) for member in MEMBERS[name]]
             networks = [network for network, _ in trained]
             weights = self.axis_weights(networks, planes)
-            predictions = [self.predict(networks, planes, weights, case) for case in self.cases[part]]
-            row = score(self.cases[part], predictions)
+            predictions = [self.predict(networks, planes, weights, case) for case in self.cases["test"]]
+            row = score(self.cases["test"], predictions)
             rows.append({**row, "seconds": sum(seconds for _, seconds in trained)})
-            told = f"{part}, {name}, {planes}, weights {weights}, seed {seed}: Dice {row['mean']:.3f}"
-            print(told, flush=True)
+            print(f"{name}, {planes}, weights {weights}, seed {seed}: Dice {row['mean']:.3f}", flush=True)
         return rows
 
     def axis_weights(self, networks: Sequence[nn.Module], planes: Planes) -> Weights:
