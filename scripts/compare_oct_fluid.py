@@ -27,7 +27,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from cross_validate import BUNDLES, split_overrides, train_and_evaluate
+from cross_validate import (
+    BUNDLES,
+    Overrides,
+    as_arguments,
+    common_to_both,
+    named,
+    split_overrides,
+    train_and_evaluate,
+)
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
@@ -41,7 +49,6 @@ BUNDLE = "oct_fluid"
 CONFIGS = BUNDLES / BUNDLE / "configs"
 RESAMPLES = 2000
 TOLERANCE = 0.05  # by how much the two may differ in size
-Overrides = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -93,25 +100,6 @@ def parse() -> argparse.Namespace:
     options.given = overrides
     options.overrides = named(overrides)
     return options
-
-
-def named(arguments: list[str]) -> Overrides:
-    """Overrides `--id value` or `--id=value` by id; the last of the same id counts.
-
-    Example:
-        >>> named(["--epochs", "2", "--amp=off"])
-        {'epochs': '2', 'amp': 'off'}
-    """
-    found: Overrides = {}
-    rest = list(arguments)
-    while rest:
-        name, has_value, value = rest.pop(0).partition("=")
-        if not name.startswith("--"):
-            raise SystemExit(f"error: expected --id value behind --, got {name!r}")
-        if not has_value:
-            value = "True" if not rest or rest[0].startswith("--") else rest.pop(0)
-        found[name[2:].replace("#", "::")] = value
-    return found
 
 
 def compare(options: argparse.Namespace) -> str:
@@ -201,7 +189,7 @@ def run(
     variant: Variant, dataset: Path, fold: int, folder: Path, *, is_choosing: bool
 ) -> tuple[float | None, dict[str, float]]:
     """Train and score one fold; seconds of training and the Dice of each subject, nan where there is none."""
-    evaluation = {**common_to_both(variant.training), "previews": "false"}
+    evaluation = {**common_to_both(BUNDLE, variant.training), "previews": "false"}
     if not is_choosing:
         evaluation["threshold"] = "0.5"
     seconds = train_and_evaluate(
@@ -215,19 +203,6 @@ def run(
     return seconds, {
         case["case"]: math.nan if case["dice"] is None else float(case["dice"]) for case in cases
     }
-
-
-def common_to_both(overrides: Overrides) -> Overrides:
-    """Those of values that training and evaluation share: the network and its input, not the views."""
-    train, evaluate = (
-        ConfigParser.load_config_file(str(CONFIGS / f"{name}.json")) for name in ("train", "evaluate")
-    )
-    shared = {name for name, value in train.items() if name in evaluate and evaluate[name] == value}
-    return {name: value for name, value in overrides.items() if name.split("::")[0] in shared}
-
-
-def as_arguments(overrides: Overrides) -> list[str]:
-    return [f"--{name}={value}" for name, value in overrides.items()]
 
 
 def report(runs: list[dict[str, Any]], variants: tuple[Variant, Variant], options: argparse.Namespace) -> str:

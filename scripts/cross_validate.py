@@ -22,12 +22,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from monai.bundle import ConfigParser
 
 from volseg.checks import refuse
 from volseg.data import Datalist, read_datalist, write_datalist
 from volseg.files import write_json, write_text
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
+Overrides = dict[str, str]
 
 
 def main() -> None:
@@ -58,7 +60,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Behind -- come overrides of the train config.",
+        epilog="Behind -- come overrides of the train config; those of values that the evaluate config "
+        "has alike, as the network and its input, reach it too.",
     )
     parser.add_argument("bundle", choices=sorted(path.parent.name for path in BUNDLES.glob("*/src")))
     parser.add_argument("--dataset_dir", type=Path, required=True, help="prepared folder with grouped folds")
@@ -68,7 +71,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--write", type=Path, help="Markdown file for the table")
     own, overrides = split_overrides(sys.argv[1:])
     options = parser.parse_args(own)
-    options.overrides = overrides
+    options.overrides = named(overrides)
     return options
 
 
@@ -76,6 +79,39 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Own arguments, and those behind `--`: argparse gives none of them to a second positional list."""
     place = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:place], arguments[place + 1 :]
+
+
+def named(arguments: list[str]) -> Overrides:
+    """Overrides `--id value` or `--id=value` by id; the last of the same id counts.
+
+    Example:
+        >>> named(["--epochs", "2", "--amp=off"])
+        {'epochs': '2', 'amp': 'off'}
+    """
+    found: Overrides = {}
+    rest = list(arguments)
+    while rest:
+        name, has_value, value = rest.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise SystemExit(f"error: expected --id value behind --, got {name!r}")
+        if not has_value:
+            value = "True" if not rest or rest[0].startswith("--") else rest.pop(0)
+        found[name[2:].replace("#", "::")] = value
+    return found
+
+
+def common_to_both(bundle: str, overrides: Overrides) -> Overrides:
+    """Those of values that training and evaluation share: the network and its input, not the views."""
+    train, evaluate = (
+        ConfigParser.load_config_file(str(BUNDLES / bundle / "configs" / f"{name}.json"))
+        for name in ("train", "evaluate")
+    )
+    shared = {name for name, value in train.items() if name in evaluate and evaluate[name] == value}
+    return {name: value for name, value in overrides.items() if name.split("::")[0] in shared}
+
+
+def as_arguments(overrides: Overrides) -> list[str]:
+    return [f"--{name}={value}" for name, value in overrides.items()]
 
 
 def write_leaking(datalist: Datalist, root: Path, folds: int, output_dir: Path) -> Path:
@@ -100,7 +136,13 @@ def write_leaking(datalist: Datalist, root: Path, folds: int, output_dir: Path) 
 def run_fold(options: argparse.Namespace, dataset: Path, fold: int, output: Path) -> tuple[str, float, int]:
     """Train and evaluate one fold; name of the score, its value on the held-out cases, their number."""
     shared = ["--dataset_dir", str(dataset), "--fold", str(fold)]
-    train_and_evaluate(options.bundle, shared, output, training=options.overrides)
+    train_and_evaluate(
+        options.bundle,
+        shared,
+        output,
+        training=as_arguments(options.overrides),
+        evaluation=as_arguments(common_to_both(options.bundle, options.overrides)),
+    )
     content = json.loads((output / "eval" / "scores.json").read_text())
     with open(output / "eval" / "scores.csv", newline="") as file:
         name = next(csv.reader(file))[1]
@@ -154,7 +196,7 @@ def bundle(name: str, workflow: str, overrides: list[str]) -> None:
 
 def report(rows: list[tuple[str, int, str, float, int]], options: argparse.Namespace, cases: int) -> str:
     score = rows[0][2]
-    overrides = " ".join(options.overrides) or "no overrides"
+    overrides = " ".join(as_arguments(options.overrides)) or "no overrides"
     lines = [
         f"# Cross-validation of {options.bundle}",
         "",

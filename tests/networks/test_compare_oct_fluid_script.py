@@ -89,7 +89,7 @@ def test_the_scored_subjects_choose_no_epoch_unless_asked(script):
 
 def test_evaluation_takes_over_the_network_but_not_the_schedule(script):
     overrides = {"network_def::dropout": "0.3", "in_slices": "1", "epochs": "2", "tta": "none"}
-    assert set(script.common_to_both(overrides)) == {"network_def::dropout", "in_slices"}
+    assert set(script.common_to_both("oct_fluid", overrides)) == {"network_def::dropout", "in_slices"}
 
 
 def test_the_interval_of_one_difference_is_that_difference(script):
