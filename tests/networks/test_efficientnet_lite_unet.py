@@ -73,8 +73,24 @@ def test_a_file_that_lacks_a_weight_is_refused(tmp_path, missing):
 
 
 def test_another_number_of_widths_is_refused():
-    with pytest.raises(ValueError, match="five positive widths"):
+    with pytest.raises(ValueError, match="three to five positive widths"):
         EfficientNetLiteUNet(features=(8, 8))
+
+
+class TestEfficientNetLiteUNetOfAQuarterSize(NetworkContract):
+    def build(self, **keywords):
+        return EfficientNetLiteUNet(features=(8, 6, 6), **keywords)
+
+
+@pytest.mark.parametrize(("features", "side"), [((8, 6, 6, 4, 4), 64), ((8, 6, 6, 4), 32), ((8, 6, 6), 16)])
+def test_fewer_widths_decide_at_a_coarser_size(features, side):
+    network = EfficientNetLiteUNet(features=features, seed=0).eval()
+    sizes = []
+    network.head.register_forward_hook(lambda _head, _inputs, out: sizes.append(tuple(out.shape[-2:])))
+    with torch.no_grad():
+        logits = network(torch.rand(1, 3, 60, 63))
+    assert sizes == [(side, side)]
+    assert logits.shape == (1, 1, 60, 63)
 
 
 class TestEfficientNetLiteUNetWithDetection(NetworkContract):

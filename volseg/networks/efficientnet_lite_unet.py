@@ -57,7 +57,8 @@ class EfficientNetLiteUNet(DetectingNetwork):
         in_slices: S, an odd number of slices in the stack.
         out_channels: K, classes of one slice.
         out_slices: M, 1 (the middle slice) or S.
-        features: widths of the decoder from 1/16 of the size up to the full size, five numbers.
+        features: widths of the decoder from 1/16 of the size upward. Five reach the full size; four or three
+            stop at a half or a quarter of it, and the logits are resized: for blobs, better and faster.
         encoder_weights: file with the ImageNet weights; None draws them. The stem fits colours; for other
             inputs the mean of its filters is repeated.
         detection_classes: classes of the detection head on the deepest features; 0 is no such head.
@@ -106,8 +107,9 @@ class EfficientNetLiteUNet(DetectingNetwork):
             skips = (*reversed(_SKIP_WIDTHS), 0)
             self.merge = nn.ModuleList(
                 ConvBlock(width + skip, width, norm=norm, dropout=dropout)
-                for width, skip in zip(widths, skips, strict=True)
+                for width, skip in zip(widths, skips, strict=False)
             )
+            self.zoom = 2.0 ** (len(skips) - len(widths))
             self.head = nn.Conv2d(widths[-1], out_channels * out_slices, 1)
             self.detection = (
                 DetectionHead(_DEEPEST_WIDTH, detection_classes, dropout) if detection_classes else None
@@ -129,7 +131,10 @@ class EfficientNetLiteUNet(DetectingNetwork):
             if len(skips) > 0:
                 features = torch.cat([skips.pop(), features], dim=1)
             features = merge(features)
-        logits = unpad(self.head(features), height, width)
+        logits = self.head(features)
+        if self.zoom > 1:
+            logits = F.interpolate(logits, scale_factor=self.zoom, mode="bilinear")
+        logits = unpad(logits, height, width)
         # TorchScript leaves a branch out only for this condition alone.
         if not torch.jit.is_scripting():  # noqa: SIM102
             if self.training and self.detection is not None:
@@ -261,6 +266,8 @@ def _place_of(name: str) -> str | None:
 
 def _checked_features(features: Sequence[int]) -> tuple[int, ...]:
     widths = tuple(int(width) for width in features)
-    if len(widths) != 5 or min(widths) < 1:
-        raise ValueError(f"features must be five positive widths, got {widths}; use (128, 64, 48, 32, 16)")
+    if len(widths) not in (3, 4, 5) or min(widths) < 1:
+        raise ValueError(
+            f"features must be three to five positive widths, got {widths}; use (128, 64, 48, 32, 16)"
+        )
     return widths
