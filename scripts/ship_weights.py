@@ -1,8 +1,8 @@
 """Make the weights that a bundle ships: the mean of one or more runs, stored with 16-bit kernels.
 
 Runs that began from the same weights and saw other samples can be averaged weight by weight into one network
-(Wortsman et al., Model soups, ICML 2022); batch norms are averaged with the rest. The threshold is bound to the
-file by its checksum.
+(Wortsman et al., Model soups, ICML 2022); batch norms are averaged with the rest. The threshold is bound to
+the file by its checksum.
 
 Example:
     python scripts/ship_weights.py run_1/models/model.pt run_2/models/model.pt --threshold 0.45 \
