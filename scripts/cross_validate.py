@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import statistics
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,11 @@ from monai.bundle import ConfigParser
 from volseg.checks import refuse
 from volseg.data import Datalist, read_datalist, write_datalist
 from volseg.files import write_json, write_text
+from volseg.reports.bootstrap import mean_of_scores, percentile_interval, resample_counts, resampled_means
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 Overrides = dict[str, str]
+RESAMPLES = 2000
 
 
 def main() -> None:
@@ -38,18 +41,11 @@ def main() -> None:
     datalist = read_datalist(source)
     folds = sorted({item["fold"] for item in datalist.training})
     chosen = folds[: options.folds] if options.folds else folds
-    splits = {"grouped": options.dataset_dir.resolve()}
+    splits = [Split("grouped", options.dataset_dir.resolve(), fold) for fold in chosen]
     if options.leaking:
-        splits["random, leaking"] = write_leaking(datalist, source.parent, len(folds), options.output_dir)
-    rows = [
-        (
-            name,
-            fold,
-            *run_fold(options, folder, fold, options.output_dir / name.split(",")[0] / f"fold_{fold}"),
-        )
-        for name, folder in splits.items()
-        for fold in chosen
-    ]
+        folder = write_leaking(datalist, source.parent, len(folds), options.output_dir)
+        splits += [Split("random, leaking", folder, fold) for fold in chosen[: options.leaking]]
+    rows = [run_fold(options, split) for split in splits]
     text = report(rows, options, len(datalist.training))
     print(text)
     if options.write:
@@ -67,7 +63,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dataset_dir", type=Path, required=True, help="prepared folder with grouped folds")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--folds", type=int, help="run only the first so many folds")
-    parser.add_argument("--leaking", action="store_true", help="train on folds drawn over single cases too")
+    parser.add_argument(
+        "--leaking",
+        type=int,
+        nargs="?",
+        const=sys.maxsize,
+        default=0,
+        metavar="N",
+        help="train on folds drawn over single cases too, on the first N or as many as are grouped",
+    )
     parser.add_argument("--write", type=Path, help="Markdown file for the table")
     own, overrides = split_overrides(sys.argv[1:])
     options = parser.parse_args(own)
@@ -133,20 +137,54 @@ def write_leaking(datalist: Datalist, root: Path, folds: int, output_dir: Path) 
     return folder
 
 
-def run_fold(options: argparse.Namespace, dataset: Path, fold: int, output: Path) -> tuple[str, float, int]:
-    """Train and evaluate one fold; name of the score, its value on the held-out cases, their number."""
-    shared = ["--dataset_dir", str(dataset), "--fold", str(fold)]
+@dataclass(frozen=True)
+class Split:
+    """One fold of one way to split.
+
+    Attributes:
+        name: of the way.
+        folder: with its datalist.
+        fold: that is held out.
+    """
+
+    name: str
+    folder: Path
+    fold: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """Scores of one fold.
+
+    Attributes:
+        split: the fold.
+        metric: name of the score.
+        scores: of each held-out case; nan where it is undefined.
+        groups: of the same cases.
+    """
+
+    split: Split
+    metric: str
+    scores: list[float]
+    groups: list[str]
+
+
+def run_fold(options: argparse.Namespace, split: Split) -> Row:
+    """Train and evaluate one fold."""
+    output = options.output_dir / split.name.split(",")[0] / f"fold_{split.fold}"
     train_and_evaluate(
         options.bundle,
-        shared,
+        ["--dataset_dir", str(split.folder), "--fold", str(split.fold)],
         output,
         training=as_arguments(options.overrides),
         evaluation=as_arguments(common_to_both(options.bundle, options.overrides)),
     )
-    content = json.loads((output / "eval" / "scores.json").read_text())
+    cases = json.loads((output / "eval" / "scores.json").read_text())["cases"]
     with open(output / "eval" / "scores.csv", newline="") as file:
-        name = next(csv.reader(file))[1]
-    return name, float(content["mean"][name]), len(content["cases"])
+        metric = next(csv.reader(file))[1]
+    groups = {item["case"]: item["group"] for item in read_datalist(split.folder / "datalist.json").training}
+    scores = [math.nan if case[metric] is None else float(case[metric]) for case in cases]
+    return Row(split, metric, scores, [groups[case["case"]] for case in cases])
 
 
 def train_and_evaluate(
@@ -194,23 +232,30 @@ def bundle(name: str, workflow: str, overrides: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
-def report(rows: list[tuple[str, int, str, float, int]], options: argparse.Namespace, cases: int) -> str:
-    score = rows[0][2]
+def report(rows: list[Row], options: argparse.Namespace, cases: int) -> str:
     overrides = " ".join(as_arguments(options.overrides)) or "no overrides"
     lines = [
         f"# Cross-validation of {options.bundle}",
         "",
         f"Written by `scripts/cross_validate.py {options.bundle}` with `{overrides}` on {cases} cases.",
-        "Each line is a network trained anew without the cases that it is scored on.",
+        "Each line is a network trained anew without the cases that it is scored on. In brackets: the 95 %",
+        "interval of the mean over all held-out cases, by a bootstrap over groups: subjects or photographs.",
+        "A careless split takes each case for a group of its own.",
         "",
-        f"| split | fold | held-out cases | {score} |",
+        f"| split | fold | held-out cases | {rows[0].metric} |",
         "|---|---|---|---|",
-        *(f"| {name} | {fold} | {count} | {value:.4f} |" for name, fold, _, value, count in rows),
+        *(
+            f"| {row.split.name} | {row.split.fold} | {len(row.scores)} | {np.nanmean(row.scores):.4f} |"
+            for row in rows
+        ),
     ]
-    for split in dict.fromkeys(row[0] for row in rows):
-        values = [row[3] for row in rows if row[0] == split]
-        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-        lines.append(f"| **{split}** | mean of {len(values)} | | **{statistics.mean(values):.4f}**{spread} |")
+    for name in dict.fromkeys(row.split.name for row in rows):
+        own = [row for row in rows if row.split.name == name]
+        scores = np.array([score for row in own for score in row.scores])[:, None]
+        counts = resample_counts([group for row in own for group in row.groups], RESAMPLES, seed=0)
+        low, high = percentile_interval(resampled_means(scores, counts))
+        mean = f"**{mean_of_scores(scores):.4f}** ({low:.3f} to {high:.3f})"
+        lines.append(f"| **{name}** | {len(own)} folds | {len(scores)} | {mean} |")
     return "\n".join(lines) + "\n"
 
 
