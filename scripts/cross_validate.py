@@ -2,7 +2,8 @@
 
 Every fold is trained with the datalist's grouped folds. With --leaking the same number of folds is drawn at
 random over single cases, as if the versions of a photograph or the frames of a subject were strangers: its
-score is what a careless split reports. Stopped and started again, the command continues where it was.
+score is what a careless split reports. Probabilities are cut at 0.5: a threshold chosen on the cases that are
+scored would flatter. Stopped and started again, the command continues where it was.
 
 Example:
     python scripts/cross_validate.py fundus_vessels --dataset_dir prepared/fundus --output_dir cv --leaking \
@@ -177,7 +178,7 @@ def run_fold(options: argparse.Namespace, split: Split) -> Row:
         ["--dataset_dir", str(split.folder), "--fold", str(split.fold)],
         output,
         training=as_arguments(options.overrides),
-        evaluation=as_arguments(common_to_both(options.bundle, options.overrides)),
+        evaluation=as_arguments({**common_to_both(options.bundle, options.overrides), "threshold": "0.5"}),
     )
     cases = json.loads((output / "eval" / "scores.json").read_text())["cases"]
     with open(output / "eval" / "scores.csv", newline="") as file:
@@ -238,8 +239,8 @@ def report(rows: list[Row], options: argparse.Namespace, cases: int) -> str:
         f"# Cross-validation of {options.bundle}",
         "",
         f"Written by `scripts/cross_validate.py {options.bundle}` with `{overrides}` on {cases} cases.",
-        "Each line is a network trained anew without the cases that it is scored on. In brackets: the 95 %",
-        "interval of the mean over all held-out cases, by a bootstrap over groups: subjects or photographs.",
+        "Each line is a network trained anew without the cases that it is scored on, cut at 0.5. In brackets: the",
+        "95 % interval of the mean over all held-out cases, by a bootstrap over groups: subjects or photographs.",
         "A careless split takes each case for a group of its own.",
         "",
         f"| split | fold | held-out cases | {rows[0].metric} |",

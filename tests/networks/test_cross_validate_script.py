@@ -102,5 +102,5 @@ def test_overrides_of_the_network_reach_the_evaluation_and_those_of_the_schedule
     run(script, prepared, monkeypatch, "--folds", "1", behind=["--network_def::dropout", "0.3", "--epochs=2"])
     (_, training), (_, evaluation) = ran
     assert (training["network_def::dropout"], training["epochs"]) == ("0.3", "2")
-    assert evaluation["network_def::dropout"] == "0.3"
+    assert (evaluation["network_def::dropout"], evaluation["threshold"]) == ("0.3", "0.5")
     assert "epochs" not in evaluation
