@@ -1,7 +1,8 @@
-"""Make the weights that a bundle ships from those of a run: 16-bit kernels, and the threshold bound to the file.
+"""Make the weights that a bundle ships from those of a run: 16-bit kernels, the threshold bound to the file.
 
 Example:
-    python scripts/ship_weights.py run/models/model.pt --threshold 0.45 --write bundles/ultrasound_nerve/models
+    python scripts/ship_weights.py run/models/model.pt --threshold 0.45 \
+        --write bundles/ultrasound_nerve/models
 """
 
 from __future__ import annotations
