@@ -253,10 +253,12 @@ def report(rows: list[Row], options: argparse.Namespace, cases: int) -> str:
     for name in dict.fromkeys(row.split.name for row in rows):
         own = [row for row in rows if row.split.name == name]
         scores = np.array([score for row in own for score in row.scores])[:, None]
-        counts = resample_counts([group for row in own for group in row.groups], RESAMPLES, seed=0)
+        groups = [group for row in own for group in row.groups]
+        counts = resample_counts(groups, RESAMPLES, seed=0)
         low, high = percentile_interval(resampled_means(scores, counts))
-        mean = f"**{mean_of_scores(scores):.4f}** ({low:.3f} to {high:.3f})"
-        lines.append(f"| **{name}** | {len(own)} folds | {len(scores)} | {mean} |")
+        mean = f"**{mean_of_scores(scores):.4f}** ({low:.3f} to {high:.3f} over {len(set(groups))} groups)"
+        folds = "1 fold" if len(own) == 1 else f"{len(own)} folds"
+        lines.append(f"| **{name}** | {folds} | {len(scores)} | {mean} |")
     return "\n".join(lines) + "\n"
 
 

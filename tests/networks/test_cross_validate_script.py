@@ -80,7 +80,9 @@ def test_the_interval_is_drawn_over_subjects(script, ran, prepared, monkeypatch)
     # all draws of four subjects: the 2.5 % quantile is 0.3 or below, over twelve frames it would be 0.37
     last = lines[-1].split("|")
     assert last[1:4] == [" **grouped** ", " 2 folds ", " 12 "]
-    low, high = last[4].partition("(")[2].rstrip(" )").split(" to ")
+    interval = last[4].partition("(")[2]
+    assert interval.endswith(" over 4 groups) ")
+    low, high = interval.partition(" over ")[0].split(" to ")
     assert last[4].startswith(" **0.5000** ")
     assert float(low) <= 0.3 < 0.7 <= float(high)
     assert [workflow for workflow, _ in ran] == ["train", "evaluate"] * 2
@@ -88,9 +90,9 @@ def test_the_interval_is_drawn_over_subjects(script, ran, prepared, monkeypatch)
 
 def test_fewer_leaking_folds_than_grouped_ones(script, ran, prepared, monkeypatch):
     lines = run(script, prepared, monkeypatch, "--leaking", "1")
-    assert [line.split("|")[1].strip() for line in lines if " folds |" in line] == [
-        "**grouped**",
-        "**random, leaking**",
+    assert [line.split("|")[1:3] for line in lines if line.startswith("| **")] == [
+        [" **grouped** ", " 2 folds "],
+        [" **random, leaking** ", " 1 fold "],
     ]
     assert sum(line.startswith("| random, leaking | ") for line in lines) == 1
     assert len(ran) == 6
