@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from cross_validate import (
     BUNDLES,
+    RESAMPLES,
     Overrides,
     as_arguments,
     common_to_both,
@@ -47,7 +48,6 @@ from volseg.reports.bootstrap import percentile_interval, resample_counts, resam
 
 BUNDLE = "oct_fluid"
 CONFIGS = BUNDLES / BUNDLE / "configs"
-RESAMPLES = 2000
 TOLERANCE = 0.05  # by how much the two may differ in size
 
 

@@ -58,7 +58,7 @@ class EfficientNetLiteUNet(DetectingNetwork):
         out_channels: K, classes of one slice.
         out_slices: M, 1 (the middle slice) or S.
         features: widths of the decoder from 1/16 of the size upward. Five reach the full size; four or three
-            stop at a half or a quarter of it, and the logits are resized: for blobs, better and faster.
+            stop at a half or a quarter of it, and the logits are resized: faster, and enough for blobs.
         encoder_weights: file with the ImageNet weights; None draws them. The stem fits colours; for other
             inputs the mean of its filters is repeated.
         detection_classes: classes of the detection head on the deepest features; 0 is no such head.
